@@ -1,0 +1,1 @@
+"""The acting process: environments, the acting loop, chunker, spool, policy refresh, evaluation."""

@@ -1,0 +1,54 @@
+"""What an actor is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from system.config import require_positive
+from system.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EnvConfig:
+    """Which environment, and how it is stepped."""
+
+    name: str
+    """`dm_control/cartpole-swingup`, a registered gymnasium id, or `module:Id`."""
+    args: dict[str, Any] = field(default_factory=dict)
+    """Keyword arguments for the environment."""
+    action_repeat: int = 1
+    """Simulator steps per agent step. Frames = agent steps x action repeat."""
+    time_limit: int = 0
+    """Truncate episodes after this many simulator steps; 0 keeps the environment's own limit."""
+    step_deadline_s: float = 60.0
+    """A step or reset longer than this is a hang: the copy is rebuilt [s]."""
+
+    def __post_init__(self) -> None:
+        require_positive("env", self, "action_repeat")
+        require_positive("env", self, "step_deadline_s")
+        if self.time_limit < 0:
+            raise ConfigError(f"env.time_limit={self.time_limit} must be 0 or more simulator steps")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ActorConfig:
+    """One acting process."""
+
+    copies: int = 2
+    """N: environment copies stepped together, one batched policy call."""
+    refresh_s: float = 1.0
+    """How often to look for a newer policy, at a step boundary [s]."""
+    spool_chunks: int = 64
+    """Sealed Chunks that may wait to be received; acting pauses when they are this many."""
+    retain_bytes: int = 256 * 1024**2
+    """Received Chunks kept until durable; acting pauses when they weigh more [bytes]."""
+    heartbeat_s: float = 1.0
+    """How often lease and metrics are written [s]."""
+    torch_threads: int = 1
+    """Threads of one policy call."""
+
+    def __post_init__(self) -> None:
+        for name in ("copies", "refresh_s", "spool_chunks", "retain_bytes", "heartbeat_s",
+                     "torch_threads"):  # fmt: skip
+            require_positive("actor", self, name)

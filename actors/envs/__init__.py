@@ -1,0 +1,1 @@
+"""Environments: any gymnasium id, dm_control, N copies of them, and what survives a fault."""

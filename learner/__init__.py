@@ -1,0 +1,1 @@
+"""The learning process: segments, arena, world-model losses, imagination, behavior, checkpoints."""

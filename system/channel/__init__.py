@@ -1,0 +1,1 @@
+"""The policy channel: protocol, in memory, on Redis."""

@@ -1,0 +1,213 @@
+"""Frozen configs: how they are printed, saved, read back and overridden; and the two shared ones.
+
+A config is complete before anything is built. A preset is a Python function that returns one
+(`deploy/presets.py`); `--set learner.batch_size=8` replaces one leaf by its dotted path.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import typing
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from typing import Any, TypeVar
+
+from system.errors import ConfigError, nearest
+
+ConfigT = TypeVar("ConfigT")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelConfig:
+    """Sizes of the networks; one row of the size table (DreamerV3, Nature 2025, model sizes)."""
+
+    size: str
+    """Name of the row: nano, 1m, ..., 400m."""
+    deter: int
+    """D: deterministic recurrent units."""
+    hidden: int
+    """Units of the layers around the recurrence."""
+    classes: int
+    """K: classes of each stochastic group."""
+    units: int
+    """Units of the encoder, decoder and head layers."""
+    stoch: int = 32
+    """S: stochastic groups."""
+    blocks: int = 8
+    """Diagonal blocks of the recurrence."""
+    unimix: float = 0.01
+    """Share of the uniform distribution mixed into every categorical [ratio]."""
+    bins: int = 255
+    """V: bins of the two-hot reward and value heads; odd."""
+    encoder_layers: int = 3
+    decoder_layers: int = 3
+    policy_layers: int = 3
+    value_layers: int = 3
+    reward_layers: int = 1
+    continue_layers: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("deter", "hidden", "classes", "units", "stoch", "blocks"):
+            require_positive("model", self, name)
+        if self.deter % self.blocks:
+            raise ConfigError(
+                f"model.deter={self.deter} must be a multiple of model.blocks={self.blocks}"
+            )
+        if self.classes > 255:
+            raise ConfigError(f"model.classes={self.classes} must be at most 255 (stored as bytes)")
+        if self.bins % 2 == 0:
+            raise ConfigError(f"model.bins={self.bins} must be odd, so that one bin is zero")
+
+    @property
+    def feature(self) -> int:
+        """Width of the feature every head reads: D + S * K."""
+        return self.deter + self.stoch * self.classes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReplayConfig:
+    """What actors write, how much is kept, and how often it is trained on."""
+
+    ratio: float
+    """Replayed Steps per inserted Step (agent steps, not simulator steps)."""
+    chunk_length: int
+    """L: Steps in one sealed Chunk [agent steps]."""
+    capacity_bytes: int = 2 * 1024**3
+    """Budget of the learner's arena, its latents included [bytes]."""
+    min_steps: int = 1024
+    """Inserted Steps before the first update [agent steps]."""
+    lead_chunks: int = 2
+    """Chunks per copy that an actor may be ahead of the learner's reading."""
+    log_bytes: int = 256 * 1024**2
+    """Budget of the log in Redis; trimming below the durable cursor keeps it [bytes]."""
+    segment_bytes: int = 64 * 1024**2
+    """A segment file is sealed when it reaches this size [bytes]."""
+
+    def __post_init__(self) -> None:
+        for name in (
+            "chunk_length", "capacity_bytes", "min_steps", "lead_chunks", "log_bytes",
+            "segment_bytes",
+        ):  # fmt: skip
+            require_positive("replay", self, name)
+        if self.ratio < 1:
+            raise ConfigError(
+                f"replay.ratio={self.ratio} must be >= 1: every fresh Step is replayed at least "
+                "once, or its latent would never be known"
+            )
+
+
+def require_positive(section: str, config: Any, name: str) -> None:  # noqa: ANN401
+    """Raises ConfigError unless `config.name` > 0."""
+    value = getattr(config, name)
+    if not value > 0:
+        raise ConfigError(f"{section}.{name}={value} must be greater than 0")
+
+
+def to_json(config: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Plain data for `config.json`."""
+    return asdict(config)
+
+
+def from_json(cls: type[ConfigT], data: dict[str, Any], path: str = "") -> ConfigT:
+    """Inverse of `to_json`.
+
+    Raises:
+      ConfigError: an unknown or missing key, or a value of the wrong type, named by dotted path.
+    """
+    hints = typing.get_type_hints(cls)
+    names = [field.name for field in fields(cls)]  # type: ignore[arg-type]
+    for key in data:
+        if key not in names:
+            raise ConfigError(f"unknown setting {path + key!r}; {nearest(key, names)}")
+    values = {}
+    for key, value in data.items():
+        hint = hints[key]
+        values[key] = (
+            from_json(hint, value, f"{path}{key}.")
+            if is_dataclass(hint)
+            else _convert(f"{path}{key}", hint, value)
+        )
+    try:
+        return cls(**values)
+    except TypeError as error:
+        raise ConfigError(f"{path or 'config'}: {error}") from None
+
+
+def override(config: ConfigT, assignment: str) -> ConfigT:
+    """Returns `config` with one leaf replaced: `override(config, "learner.batch_size=8")`.
+
+    Raises:
+      ConfigError: no `=`, an unknown key (nearest match named) or a value of the wrong type.
+    """
+    path, separator, text = assignment.partition("=")
+    if not separator:
+        raise ConfigError(f"--set {assignment!r} needs the form section.key=value")
+    return _replace(config, path.split("."), text, path)
+
+
+def leaves(config: Any, path: str = "") -> list[str]:  # noqa: ANN401
+    """Dotted paths of every setting."""
+    found = []
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if is_dataclass(value):
+            found += leaves(value, f"{path}{field.name}.")
+        else:
+            found.append(path + field.name)
+    return found
+
+
+def digest(*configs: Any) -> str:  # noqa: ANN401
+    """16 hex digits over the given configs; equal exactly if every field is equal."""
+    body = [asdict(config) for config in configs]
+    canonical = json.dumps(body, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def _replace(config: ConfigT, path: list[str], text: str, whole: str) -> ConfigT:
+    names = [field.name for field in fields(config)]  # type: ignore[arg-type]
+    if path[0] not in names:
+        known = leaves(config)
+        word = whole if whole.count(".") == 0 else ".".join(path)
+        raise ConfigError(f"unknown setting {whole!r}; {nearest(word, [*known, *names])}")
+    current = getattr(config, path[0])
+    if is_dataclass(current):
+        if len(path) == 1:
+            inner = ", ".join(field.name for field in fields(current))
+            raise ConfigError(f"{whole!r} is a section; set one of: {inner}")
+        value: Any = _replace(current, path[1:], text, whole)
+    elif len(path) > 1:
+        raise ConfigError(f"unknown setting {whole!r}; {path[0]!r} is a value, not a section")
+    else:
+        value = _convert(whole, typing.get_type_hints(type(config))[path[0]], parse_value(text))
+    return replace(config, **{path[0]: value})  # type: ignore[type-var]
+
+
+def parse_value(text: str) -> Any:  # noqa: ANN401
+    """Reads a command-line value: JSON if it is JSON, else the text itself."""
+    if text in ("True", "False", "None"):
+        return {"True": True, "False": False, "None": None}[text]
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _convert(path: str, hint: Any, value: Any) -> Any:  # noqa: ANN401
+    """Checks a leaf against its type hint; ints written as floats (1e5) count as ints."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        if value not in args:
+            raise ConfigError(f"{path}={value!r}; {nearest(str(value), map(str, args))}")
+        return value
+    if origin in (dict, tuple, list):
+        return tuple(value) if origin is tuple else value
+    if hint is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    allowed = args or (hint,)
+    if type(value) not in allowed and hint is not Any:
+        wanted = " or ".join(getattr(kind, "__name__", str(kind)) for kind in allowed)
+        raise ConfigError(f"{path}={value!r} must be of type {wanted}")
+    return value

@@ -1,0 +1,103 @@
+"""Control: who should be alive, who is, what they measure, and what happened.
+
+Small values only. It must keep working when the data log is full.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Desired:
+    """The fleet somebody asked for."""
+
+    generation: int = 0
+    """Counts changes; a reader can tell an old wish from a new one."""
+    actors: int = 0
+    """How many actor slots should be running: slots 0 .. actors - 1."""
+    stopping: bool = False
+    """Drain, checkpoint and exit."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lease:
+    """One living process."""
+
+    role: str
+    """`actor`, `learner`, `evaluator` or `supervisor`."""
+    slot: int
+    incarnation: int
+    who: str
+    """`host:pid`."""
+    doing: str
+    """What it is doing, one word for people: starting, acting, waiting, draining, ..."""
+    time_s: float
+    """Wall-clock time of this heartbeat [s]."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Event:
+    """Something that happened, in plain words."""
+
+    time_s: float
+    role: str
+    slot: int
+    kind: str
+    """Short word to count by: `actor_restarted`, `chunk_rejected`, ..."""
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProcessMetrics:
+    """The latest numbers of one process."""
+
+    role: str
+    slot: int
+    time_s: float
+    values: dict[str, float] = field(default_factory=dict)
+
+
+class Control(Protocol):
+    """The control plane of one run. Every method may raise Unavailable."""
+
+    def desired(self) -> Desired:
+        """The desired fleet; generation 0 if nobody has asked for one."""
+        ...
+
+    def change_desired(self, *, actors: int | None = None, stopping: bool | None = None) -> Desired:
+        """Atomically changes the given parts; the generation grows only if something changed."""
+        ...
+
+    def renew(self, lease: Lease, *, ttl_s: float) -> None:
+        """Writes a heartbeat that expires by itself after `ttl_s` [s]."""
+        ...
+
+    def release(self, role: str, slot: int) -> None:
+        """Removes a lease at an orderly exit."""
+        ...
+
+    def leases(self) -> list[Lease]:
+        """Every lease that has not expired, ordered by role and slot."""
+        ...
+
+    def put_metrics(self, metrics: ProcessMetrics, *, ttl_s: float) -> None:
+        """Replaces the numbers of one process."""
+        ...
+
+    def metrics(self) -> list[ProcessMetrics]:
+        """The numbers of every process seen lately, ordered by role and slot."""
+        ...
+
+    def record(self, event: Event) -> None:
+        """Appends an event; only the newest thousand are kept."""
+        ...
+
+    def events(self, *, last: int = 100) -> list[Event]:
+        """The newest events, oldest first."""
+        ...
+
+    def close(self) -> None:
+        """Releases the connection."""
+        ...

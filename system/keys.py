@@ -1,0 +1,57 @@
+"""Every Redis key, once. `{run}` is the run's name; nothing else may spell a key.
+
+The first five are *data and weights*, the rest is *control* (small, must survive a full data log).
+Values start with a version byte or are Redis streams of versioned messages.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The key names of one run."""
+
+    run: str
+
+    def log(self, slot: int) -> str:
+        """Stream: the Chunks of one actor slot; ids are `<incarnation>-<sequence>`."""
+        return f"dreamfleet:{self.run}:log:{slot}"
+
+    @property
+    def slots(self) -> str:
+        """Set: slot numbers that were ever claimed."""
+        return f"dreamfleet:{self.run}:slots"
+
+    @property
+    def learner(self) -> str:
+        """Stream, one entry long: what the learner says to actors; ids are `<epoch>-<tick>`."""
+        return f"dreamfleet:{self.run}:learner"
+
+    @property
+    def policy(self) -> str:
+        """Stream: manifests of broadcast policies; ids are `<epoch>-<version>`."""
+        return f"dreamfleet:{self.run}:policy"
+
+    def policy_piece(self, epoch: int, version: int, index: int) -> str:
+        """String, expiring: one piece of the weights of one broadcast."""
+        return f"dreamfleet:{self.run}:policy:{epoch}-{version}:{index}"
+
+    @property
+    def desired(self) -> str:
+        """String: the desired fleet, with its generation."""
+        return f"dreamfleet:{self.run}:desired"
+
+    def lease(self, role: str, slot: int) -> str:
+        """String, expiring: a living process and what it is doing."""
+        return f"dreamfleet:{self.run}:lease:{role}:{slot}"
+
+    def metrics(self, role: str, slot: int) -> str:
+        """String, expiring: the latest numbers of one process."""
+        return f"dreamfleet:{self.run}:metrics:{role}:{slot}"
+
+    @property
+    def events(self) -> str:
+        """Stream, bounded: what happened, in plain words."""
+        return f"dreamfleet:{self.run}:events"
