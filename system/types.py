@@ -6,8 +6,8 @@ Time, drawn once::
     observation  o0    o1    o2                 seen at t
     reward       0     r1    r2                 arrived WITH o_t, caused by a_{t-1}
     is_first     1     0     0
-    is_terminal  0     0     0    ...   1       no future after o_t (terminated, never truncated)
-    action       a0    a1    a2         (0)     chosen AFTER o_t; the executed one; padding on the last step
+    is_terminal  0     0     0    ...   1       no future after o_t: terminated, not truncated
+    action       a0    a1    a2         (0)     chosen AFTER o_t, as executed; padding on the last
 
 Axes: B batch, T time, H horizon, L chunk length, N environments (copies), A action,
 D deterministic, S x K stochastic groups x classes, E embedding, V value bins.
