@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,22 +18,29 @@ class Carry(Protocol):
         ...
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Decision:
+class Decision(Protocol):
     """What `act` returns."""
 
-    action: NDArray[np.float32]
-    """float32 [N, A]: in [-1, 1] (continuous) or one-hot (discrete)."""
-    carry: Carry
+    @property
+    def action(self) -> NDArray[np.float32]:
+        """float32 [N, A]: in [-1, 1] (continuous) or one-hot (discrete)."""
+        ...
+
+    @property
+    def carry(self) -> Carry:
+        """To be passed to the next `act`."""
+        ...
 
 
 class Agent(Protocol):
-    """The loop that uses it::
+    """A filter and a policy.
 
-    carry, time_step = agent.initial_carry(env.num_copies), env.reset()
-    while True:
-        decision = agent.act(time_step, carry, deterministic=False)
-        carry, time_step = decision.carry, env.step(decision.action)
+    The loop that uses it::
+
+        carry, time_step = agent.initial_carry(env.num_copies), env.reset()
+        while True:
+            decision = agent.act(time_step, carry, deterministic=False)
+            carry, time_step = decision.carry, env.step(decision.action)
     """
 
     epoch: int
@@ -45,7 +51,8 @@ class Agent(Protocol):
         """Carry of N copies before any observation."""
         ...
 
-    def act(self, time_step: TimeStep, carry: Carry, *, deterministic: bool) -> Decision:
+    # Any: each agent takes only its own kind of carry, which no actor looks into.
+    def act(self, time_step: TimeStep, carry: Any, *, deterministic: bool) -> Decision:  # noqa: ANN401
         """Filters the observation and chooses actions; `is_first` copies forget their carry."""
         ...
 

@@ -124,7 +124,7 @@ def from_json(cls: type[ConfigT], data: dict[str, Any], path: str = "") -> Confi
         hint = hints[key]
         values[key] = (
             from_json(hint, value, f"{path}{key}.")
-            if is_dataclass(hint)
+            if isinstance(hint, type) and is_dataclass(hint)
             else _convert(f"{path}{key}", hint, value)
         )
     try:

@@ -47,11 +47,26 @@ class Keys:
         """String, expiring: a living process and what it is doing."""
         return f"dreamfleet:{self.run}:lease:{role}:{slot}"
 
+    @property
+    def lease_pattern(self) -> str:
+        """Matches every lease key of this run, for SCAN."""
+        return f"dreamfleet:{_literal(self.run)}:lease:*"
+
     def metrics(self, role: str, slot: int) -> str:
         """String, expiring: the latest numbers of one process."""
         return f"dreamfleet:{self.run}:metrics:{role}:{slot}"
 
     @property
+    def metrics_pattern(self) -> str:
+        """Matches every metrics key of this run, for SCAN."""
+        return f"dreamfleet:{_literal(self.run)}:metrics:*"
+
+    @property
     def events(self) -> str:
         """Stream, bounded: what happened, in plain words."""
         return f"dreamfleet:{self.run}:events"
+
+
+def _literal(text: str) -> str:
+    """Escapes what SCAN's patterns would read as wildcards."""
+    return "".join(f"\\{letter}" if letter in "*?[]^-\\" else letter for letter in text)

@@ -1,7 +1,7 @@
 """What one turn of a loop came to.
 
-Both loops, acting and learning, are `tick() -> Progress | Wait`: a thread each may spin them, or one
-thread may turn them by turns, and neither ever blocks inside while the other could help.
+Both loops, acting and learning, are `tick() -> Progress | Wait`: a thread each may spin them, or
+one thread may turn them by turns, and neither ever blocks inside while the other could help.
 """
 
 from __future__ import annotations

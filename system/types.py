@@ -128,6 +128,10 @@ class Snapshot:
     """Number of broadcasts before and with this one; a total order. 0 means random weights."""
     update: int
     """Learner updates behind these parameters."""
+    agent_steps: int
+    """Steps inserted into replay when these parameters were made [agent steps]."""
+    elapsed_s: float
+    """Training time behind them, earlier sessions included [s]."""
     model_digest: str
     """Digest of the ModelConfig and EnvSpec the parameters belong to."""
     time_s: float

@@ -52,6 +52,9 @@ class SlotNotice:
     """Everything up to and with this id is in a synced segment."""
     granted: EntryId = ZERO_ID
     """The highest id this slot may append (credit). Monotone."""
+    holder: str = ""
+    """`Claim.who` of the incarnation in `granted`; "" if the learner does not know it. A writer
+    that finds somebody else here is fenced: after a wipe two may have claimed the same number."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,8 +103,12 @@ class SlotLog(Protocol):
 class LogReader(Protocol):
     """The learner's end. One epoch at a time: claiming a newer one fences the older."""
 
-    def claim_epoch(self) -> int:
-        """Takes the next epoch; from now on the store refuses every older learner."""
+    def claim_epoch(self, *, after: int = 0) -> int:
+        """Takes the next epoch; from now on the store refuses every older learner.
+
+        Until the first `publish` there is no notice. `after` is the greatest epoch the learner's
+        checkpoint knows: the epoch is greater than this too, although a wiped store forgot it.
+        """
         ...
 
     def slots(self) -> list[int]:
@@ -119,7 +126,7 @@ class LogReader(Protocol):
         ...
 
     def publish(self, notice: Notice) -> None:
-        """Replaces the learner's notice. Raises Fenced if a newer epoch has spoken."""
+        """Replaces the learner's notice; ticks count from 1. Raises Fenced on a newer epoch."""
         ...
 
     def trim(self, slot: int, below: EntryId) -> int:

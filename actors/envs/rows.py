@@ -1,0 +1,92 @@
+"""Assembles what N copies returned into one TimeStep, and says which copies left their space."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actors.envs.protocol import SingleStep
+from actors.envs.simulator import Limits
+from system.errors import EnvironmentFault
+from system.specs import EnvSpec
+from system.types import TimeStep
+
+Observation = dict[str, NDArray[np.float32]]
+
+
+class Rows:
+    """Fresh arrays for N copies; each copy's row is put once, then `time_step` hands them out.
+
+    Nothing writes to them afterwards, so a TimeStep never changes.
+    """
+
+    def __init__(self, spec: EnvSpec, limits: dict[str, Limits], num_copies: int) -> None:
+        self._spec, self._limits = spec, limits
+        self._observation = {
+            key: np.zeros((num_copies, *array.shape), np.float32)
+            for key, array in spec.observation.items()
+        }
+        self._reward = np.zeros(num_copies, np.float32)
+        self._is_first = np.zeros(num_copies, np.bool_)
+        self._is_last = np.zeros(num_copies, np.bool_)
+        self._is_terminal = np.zeros(num_copies, np.bool_)
+
+    def put_first(self, copy: int, observation: Observation) -> None:
+        """Row of an episode's first observation. Raises EnvironmentFault on a wrong shape."""
+        self._put(copy, observation)
+        self._reward[copy] = 0
+        self._is_first[copy] = True
+        self._is_last[copy] = self._is_terminal[copy] = False
+
+    def put_step(self, copy: int, step: SingleStep) -> None:
+        """Row of a step. Raises EnvironmentFault on a wrong shape."""
+        self._put(copy, step.observation)
+        self._reward[copy] = step.reward
+        self._is_last[copy] = step.terminated or step.truncated
+        self._is_terminal[copy] = step.terminated
+
+    def outside(self, copies: Iterable[int]) -> dict[int, EnvironmentFault]:
+        """Which of these copies hold a value that is not finite or is out of bounds."""
+        good = np.isfinite(self._reward)
+        for key, array in self._observation.items():
+            inside = np.isfinite(array)
+            if key in self._limits:
+                inside &= (array >= self._limits[key].low) & (array <= self._limits[key].high)
+            good &= inside.reshape(len(good), -1).all(axis=1)
+        if good.all():
+            return {}
+        return {copy: self._describe(copy) for copy in copies if not good[copy]}
+
+    def time_step(self) -> TimeStep:
+        """The arrays themselves: put nothing afterwards."""
+        return TimeStep(
+            observation=self._observation,
+            reward=self._reward,
+            is_first=self._is_first,
+            is_last=self._is_last,
+            is_terminal=self._is_terminal,
+        )
+
+    def _put(self, copy: int, observation: Observation) -> None:
+        if observation.keys() != self._observation.keys():
+            raise EnvironmentFault(
+                "outside_space",
+                f"shows {sorted(observation)} instead of {sorted(self._observation)}",
+            )
+        for key, array in self._observation.items():
+            # Checked, because a shorter row would silently broadcast.
+            if observation[key].shape != array.shape[1:]:
+                raise EnvironmentFault(
+                    "outside_space",
+                    f"{key!r} has shape {observation[key].shape} instead of {array.shape[1:]}",
+                )
+            array[copy] = observation[key]
+
+    def _describe(self, copy: int) -> EnvironmentFault:
+        values = {key: array[copy].tolist() for key, array in self._observation.items()}
+        return EnvironmentFault(
+            "outside_space",
+            f"not finite or out of bounds: reward {self._reward[copy]}, observation {values}",
+        )

@@ -1,0 +1,162 @@
+"""gymnasium spaces as our specs: what is supported, and how values are read and written.
+
+Observations become float32 arrays by key: a plain space is `state`, a nested one `outer/inner`.
+Discrete values become one-hot. Everything else is refused by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from actors.envs.simulator import Limits
+from system.errors import ConfigError, EnvironmentFault
+from system.specs import ActionSpec, ArraySpec
+
+PLAIN_KEY = "state"
+
+Convert = Callable[[Any], NDArray[np.float32]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Leaf:
+    path: tuple[str | int, ...]
+    shape: tuple[int, ...]
+    convert: Convert
+    limits: Limits | None = None
+
+
+class ObservationReader:
+    """Reads values of one observation space.
+
+    Raises:
+      ConfigError: the space, or a part of it, is not supported; names the part.
+    """
+
+    def __init__(self, env: str, space: spaces.Space[Any]) -> None:
+        self._leaves: dict[str, _Leaf] = {}
+        for leaf in _leaves(env, space, ()):
+            key = "/".join(str(part) for part in leaf.path) or PLAIN_KEY
+            if key in self._leaves:
+                raise ConfigError(f"environment {env!r} shows two observations named {key!r}")
+            self._leaves[key] = leaf
+        self.specs = {key: ArraySpec(shape=leaf.shape) for key, leaf in self._leaves.items()}
+        self.limits = {key: leaf.limits for key, leaf in self._leaves.items() if leaf.limits}
+
+    def read(self, value: Any) -> dict[str, NDArray[np.float32]]:  # noqa: ANN401
+        """Fresh float32 arrays by key."""
+        observation = {}
+        for key, leaf in self._leaves.items():
+            part = value
+            for step in leaf.path:
+                part = part[step]
+            observation[key] = leaf.convert(part)
+        return observation
+
+
+class ActionWriter:
+    """Turns executed actions (float32 [A]) into values of one action space.
+
+    Raises:
+      ConfigError: the space is not supported, or has no finite bounds.
+    """
+
+    def __init__(self, env: str, space: spaces.Space[Any]) -> None:
+        self.native: Callable[[NDArray[np.float32]], Any]
+        if isinstance(space, spaces.Discrete):
+            start = int(space.start)
+            self.spec = ActionSpec(kind="discrete", size=int(space.n))
+            self.native = lambda action: int(np.argmax(action)) + start
+            return
+        if not isinstance(space, spaces.Box) or not np.issubdtype(space.dtype, np.floating):
+            raise ConfigError(
+                f"environment {env!r} takes actions of {space}; only a Box of floats or a "
+                "Discrete space is supported"
+            )
+        self.spec = ActionSpec(kind="continuous", size=int(np.prod(space.shape)))
+        scale = action_scale(env, space.low, space.high)
+        shape, dtype = space.shape, space.dtype
+        self.native = lambda action: scale(action).reshape(shape).astype(dtype)
+
+
+def action_scale(
+    env: str, low: NDArray[Any], high: NDArray[Any]
+) -> Callable[[NDArray[np.float32]], NDArray[np.float64]]:
+    """The map from [-1, 1] to finite bounds, each [...]; gives float64 [A].
+
+    Raises:
+      ConfigError: a bound is infinite (or 1e10, MuJoCo's word for it).
+    """
+    low, high = (np.asarray(bound, np.float64).reshape(-1) for bound in (low, high))
+    if not np.all(np.abs(np.stack([low, high])) < 1e10):
+        raise ConfigError(
+            f"environment {env!r} takes actions without finite bounds (low {low.tolist()}, high "
+            f"{high.tolist()}); give its action space the bounds the robot has"
+        )
+    center, half = (low + high) / 2, (high - low) / 2
+    return lambda action: np.clip(center + half * action, low, high)
+
+
+def _leaves(env: str, space: spaces.Space[Any], path: tuple[str | int, ...]) -> list[_Leaf]:
+    if isinstance(space, spaces.Dict):
+        return [leaf for key, part in space.items() for leaf in _leaves(env, part, (*path, key))]
+    if isinstance(space, spaces.Tuple):
+        parts = enumerate(space.spaces)
+        return [leaf for index, part in parts for leaf in _leaves(env, part, (*path, index))]
+    if isinstance(space, spaces.Box):
+        return [_box(env, space, path)]
+    if isinstance(space, spaces.MultiBinary):
+        shape = space.shape
+        return [_Leaf(path=path, shape=shape, convert=_floats(shape))]
+    if isinstance(space, spaces.Discrete):
+        counts, start = np.array([space.n]), int(space.start)
+    elif isinstance(space, spaces.MultiDiscrete) and not np.any(space.start):
+        counts, start = space.nvec.reshape(-1), 0
+    else:
+        raise _unsupported(env, space, path)
+    return [_Leaf(path=path, shape=(int(counts.sum()),), convert=_one_hot(counts, start))]
+
+
+def _box(env: str, space: spaces.Box, path: tuple[str | int, ...]) -> _Leaf:
+    if space.dtype == np.uint8 and len(space.shape) >= 3:
+        raise _unsupported(env, space, path)
+    shape = space.shape or (1,)
+    low, high = (np.asarray(b, np.float64).reshape(shape) for b in (space.low, space.high))
+    bounded = np.any(np.isfinite(low) | np.isfinite(high))
+    limits = Limits.around(low, high) if bounded else None
+    return _Leaf(path=path, shape=shape, convert=_floats(space.shape), limits=limits)
+
+
+def _floats(shape: tuple[int, ...]) -> Convert:
+    if shape:
+        return lambda value: np.array(value, dtype=np.float32)
+    return lambda value: np.array(value, dtype=np.float32).reshape(-1)
+
+
+def _one_hot(counts: NDArray[np.int64], start: int) -> Convert:
+    """One-hot per choice, side by side: counts (3, 2) and value (1, 1) give 0 1 0 | 0 1."""
+    offsets = np.concatenate([[0], np.cumsum(counts)[:-1]])
+
+    def convert(value: Any) -> NDArray[np.float32]:  # noqa: ANN401
+        row = np.zeros(int(counts.sum()), np.float32)
+        choices = np.asarray(value).reshape(-1) - start
+        if np.any((choices < 0) | (choices >= counts)):
+            raise EnvironmentFault("outside_space", f"{value!r} is none of {counts.tolist()}")
+        row[offsets + choices] = 1
+        return row
+
+    return convert
+
+
+def _unsupported(env: str, space: spaces.Space[Any], path: tuple[str | int, ...]) -> ConfigError:
+    where = f" under {'/'.join(map(str, path))!r}" if path else ""
+    return ConfigError(
+        f"environment {env!r} shows {space}{where}, which is not supported: images, text, graphs "
+        "and sequences are not supported yet; numbers (Box), Discrete, MultiBinary and Dicts or "
+        "Tuples of these are"
+    )

@@ -1,0 +1,44 @@
+"""Everything an actor notes about itself while acting, behind one object."""
+
+from __future__ import annotations
+
+from actors.activity import Activity
+from actors.episodes import EpisodeTracker, FinishedEpisode
+from actors.report import Reporter
+from system.types import TimeStep
+
+
+class Monitor:
+    """Time shares, episodes and heartbeats.
+
+    The loop that uses it::
+
+        monitor.heartbeat()
+        monitor.doing("env")
+        monitor.observe(env.step(action))
+    """
+
+    def __init__(self, *, activity: Activity, episodes: EpisodeTracker, reporter: Reporter) -> None:
+        self._activity, self._episodes, self._reporter = activity, episodes, reporter
+        reporter.watch([activity.metrics, episodes.metrics])
+
+    def claimed(self, incarnation: int) -> None:
+        """The slot is ours from now on."""
+        self._reporter.incarnation = incarnation
+        self._reporter.event("actor_claimed", f"incarnation {incarnation}")
+
+    def doing(self, activity: str) -> None:
+        """Time from now on belongs to `activity`: env, policy, write, wait or other."""
+        self._activity.switch(activity)
+
+    def observe(self, time_step: TimeStep) -> list[FinishedEpisode]:
+        """Takes the next TimeStep [N]; returns the episodes that ended."""
+        return self._episodes.observe(time_step)
+
+    def heartbeat(self, phase: str) -> None:
+        """Renews the lease and sends the numbers if they are due.
+
+        Args:
+          phase: one word for people: starting, acting, waiting, draining.
+        """
+        self._reporter.tick(phase)

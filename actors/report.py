@@ -1,0 +1,105 @@
+"""What an actor tells control: a lease and its numbers every heartbeat, and what happened.
+
+Control being unreachable stops nothing: a heartbeat is skipped, an event is kept for the next one.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from system.clock import Clock, Every
+from system.control.protocol import Control, Event, Lease, ProcessMetrics
+from system.errors import EnvironmentFault, Unavailable
+
+ROLE = "actor"
+LEASE_HEARTBEATS = 10
+"""A lease outlives this many missed heartbeats."""
+METRICS_TTL_S = 60.0
+"""How long the numbers of an actor that stopped are kept [s]."""
+KEPT_EVENTS = 100
+"""Events kept while control cannot be reached; then the oldest are dropped."""
+
+MetricsOf = Callable[[], dict[str, float]]
+
+
+class Reporter:
+    """Heartbeats and events of one actor.
+
+    The loop that uses it::
+
+        while True:
+            loop.tick()
+            reporter.tick("acting")
+    """
+
+    def __init__(
+        self, control: Control, clock: Clock, *, slot: int, who: str, heartbeat_s: float
+    ) -> None:
+        self._control, self._clock = control, clock
+        self._slot, self._who = slot, who
+        self._due = Every(heartbeat_s)
+        self._lease_ttl_s = LEASE_HEARTBEATS * heartbeat_s
+        self._sources: list[MetricsOf] = []
+        self._events: deque[Event] = deque(maxlen=KEPT_EVENTS)
+        self._doing = "starting"
+        self._faults: dict[str, int] = {"raised": 0, "hang": 0, "outside_space": 0}
+        self.incarnation = 0
+        """Set once the slot is claimed."""
+
+    def watch(self, sources: Sequence[MetricsOf]) -> None:
+        """Adds parts of the actor whose numbers go with every heartbeat."""
+        self._sources += sources
+
+    def tick(self, doing: str = "") -> None:
+        """Sends a heartbeat if one is due.
+
+        Args:
+          doing: one word for people; empty for the one before.
+        """
+        self._doing = doing or self._doing
+        if not self._due(self._clock.now()):
+            return
+        try:
+            self._control.renew(self._lease(), ttl_s=self._lease_ttl_s)
+            self._control.put_metrics(self._metrics(), ttl_s=METRICS_TTL_S)
+            while self._events:
+                self._control.record(self._events[0])
+                self._events.popleft()
+        except Unavailable:
+            return
+
+    def event(self, kind: str, text: str) -> None:
+        """Something happened; goes out with the next heartbeat."""
+        self._events.append(
+            Event(time_s=self._clock.wall(), role=ROLE, slot=self._slot, kind=kind, text=text)
+        )
+
+    def on_fault(self, copy: int, fault: EnvironmentFault) -> None:
+        """Counts and tells of an environment copy that was rebuilt; see `make_env`."""
+        self._faults[fault.kind] = self._faults.get(fault.kind, 0) + 1
+        self.event(f"environment_{fault.kind}", f"copy {copy} was rebuilt; {fault}")
+
+    def release(self) -> None:
+        """Gives the lease back at an orderly exit."""
+        try:
+            self._control.release(ROLE, self._slot)
+        except Unavailable:
+            return
+
+    def _lease(self) -> Lease:
+        return Lease(
+            role=ROLE,
+            slot=self._slot,
+            incarnation=self.incarnation,
+            who=self._who,
+            doing=self._doing,
+            time_s=self._clock.wall(),
+        )
+
+    def _metrics(self) -> ProcessMetrics:
+        values = {f"actor/faults_{kind}": float(count) for kind, count in self._faults.items()}
+        values["actor/faults"] = float(sum(self._faults.values()))
+        for source in self._sources:
+            values.update(source())
+        return ProcessMetrics(role=ROLE, slot=self._slot, time_s=self._clock.wall(), values=values)

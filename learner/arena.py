@@ -1,0 +1,247 @@
+"""The arena: the learner's own copy of the replay, from which every Batch is gathered.
+
+A ring of rows. Each inserted Step gets the next *ordinal*, and lives in row ``ordinal % capacity``
+until the ring comes round; ``ordinal >= oldest`` says whether it is still there. Chunks of many
+tracks interleave in insertion order, so `successor` links each Step to the next one of its Track::
+
+    ordinal     0 1 2 3 | 4 5 6 7 | 8 9 10 11 | ...
+    track       A A A A | B B B B | A A A  A  | ...
+    successor   1 2 3 8 | 5 6 7 - | 9 10 11 - | ...
+
+A Sequence is a *context* Step, whose stored posterior seeds the world model, and the T Steps after
+it. A Step can be a context when T successors exist and its posterior is known: from the actor (row
+0 of a Chunk) or written back by the update that trained on it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from learner.batch import Batch
+from system.config import ModelConfig
+from system.errors import ConfigError
+from system.models.dynamics import Latent
+from system.specs import EnvSpec
+from system.types import (
+    ACTION,
+    IS_FIRST,
+    IS_LAST,
+    IS_TERMINAL,
+    OBSERVATION_PREFIX,
+    REWARD,
+    Array,
+    Chunk,
+)
+
+NONE = -1
+"""No successor yet."""
+Ordinals = NDArray[np.int64]
+TrackKey = tuple[int, int]
+"""(slot, copy)."""
+
+
+@dataclass(slots=True)
+class Track:
+    """The growing end of one Track."""
+
+    incarnation: int
+    next_step: int
+    """Ordinal within the Track of the Step expected next; anything else is a gap."""
+    open: Ordinals
+    """Its last Steps, at most T: those that do not have T successors yet."""
+    fresh: int
+    """Context of the next fresh Sequence (each Step is trained once as soon as it can be)."""
+
+
+@dataclass(slots=True)
+class Columns:
+    """Storage of all rows."""
+
+    fields: dict[str, Array]
+    deter: NDArray[np.float16]
+    stoch: NDArray[np.uint8]
+    known: NDArray[np.bool_]
+    """Whether the posterior is known."""
+    followed: NDArray[np.bool_]
+    """Whether T successors exist."""
+    successor: Ordinals
+
+
+@dataclass(slots=True)
+class Arena:
+    """Insert, sample, write back.
+
+    The loop that uses it::
+
+    arena.insert(chunk)
+    batch = arena.sample(sampler.draw(arena, B))
+    arena.write_back(batch, latents)
+    """
+
+    spec: EnvSpec
+    model: ModelConfig
+    batch_length: int
+    """T."""
+    capacity_bytes: int
+    device: torch.device
+    oldest: int = 0
+    """Ordinal of the oldest Step still here."""
+    end: int = 0
+    """Ordinal the next inserted Step will get."""
+    tracks: dict[TrackKey, Track] = field(default_factory=dict)
+    capacity: int = field(init=False)
+    """Rows."""
+    columns: Columns = field(init=False)
+    _pieces: deque[int] = field(init=False, default_factory=deque)
+    """Lengths of the Chunks in the ring, oldest first: the unit of eviction."""
+
+    def __post_init__(self) -> None:
+        self.capacity = self.capacity_bytes // row_bytes(self.spec, self.model)
+        if self.capacity < 4 * self.batch_length:
+            raise ConfigError(
+                f"replay.capacity_bytes={self.capacity_bytes} holds {self.capacity} Steps; "
+                f"at least {4 * self.batch_length} (4 * learner.batch_length) are needed"
+            )
+        rows = self.capacity
+        self.columns = Columns(
+            fields={
+                name: np.zeros((rows, *shape), dtype)
+                for name, (shape, dtype) in field_layout(self.spec).items()
+            },
+            deter=np.zeros((rows, self.model.deter), np.float16),
+            stoch=np.zeros((rows, self.model.stoch), np.uint8),
+            known=np.zeros(rows, np.bool_),
+            followed=np.zeros(rows, np.bool_),
+            successor=np.full(rows, NONE, np.int64),
+        )
+
+    def __len__(self) -> int:
+        return self.end - self.oldest
+
+    def insert(self, chunk: Chunk) -> None:
+        """Appends a Chunk to its Track, evicting the oldest Chunks when the ring is full."""
+        length = chunk.num_steps
+        while len(self) + length > self.capacity:
+            self.oldest += self._pieces.popleft()
+        ordinals = np.arange(self.end, self.end + length)
+        rows = ordinals % self.capacity
+        columns = self.columns
+        for name, column in columns.fields.items():
+            column[rows] = chunk.fields[name]
+        columns.known[rows] = False
+        columns.followed[rows] = False
+        columns.successor[rows] = np.append(ordinals[1:], NONE)
+        if chunk.latent:
+            columns.deter[rows[0]] = chunk.latent["deter"]
+            columns.stoch[rows[0]] = chunk.latent["stoch"]
+            columns.known[rows[0]] = True
+        self._pieces.append(length)
+        self.end += length
+        self._extend_track(chunk, ordinals)
+
+    def _extend_track(self, chunk: Chunk, ordinals: Ordinals) -> None:
+        key = (chunk.slot, chunk.copy)
+        track = self.tracks.get(key)
+        broken = (
+            track is None
+            or track.incarnation != chunk.incarnation
+            or track.next_step != chunk.first_step
+            or (len(track.open) > 0 and track.open[-1] < self.oldest)
+        )
+        if track is None or broken:
+            track = Track(chunk.incarnation, chunk.first_step, ordinals[:0], int(ordinals[0]))
+            self.tracks[key] = track
+        elif len(track.open):
+            self.columns.successor[track.open[-1] % self.capacity] = ordinals[0]
+        if track.fresh < self.oldest:
+            track.fresh = int(ordinals[0])
+        waiting = np.concatenate([track.open, ordinals])
+        ready = waiting[: max(0, len(waiting) - self.batch_length)]
+        self.columns.followed[ready[ready >= self.oldest] % self.capacity] = True
+        track.open = waiting[len(ready) :]
+        track.next_step = chunk.first_step + chunk.num_steps
+
+    def can_be_context(self, ordinals: Ordinals) -> NDArray[np.bool_]:
+        """Which of these Steps may start a Sequence, bool like `ordinals`."""
+        rows = ordinals % self.capacity
+        here = (ordinals >= self.oldest) & (ordinals < self.end)
+        return here & self.columns.followed[rows] & self.columns.known[rows]
+
+    def sample(self, contexts: Ordinals) -> Batch:
+        """Gathers the Sequences after the given context Steps, int64 [B] -> Batch [B, T]."""
+        steps = np.empty((len(contexts), self.batch_length), np.int64)
+        current = contexts
+        for t in range(self.batch_length):
+            current = self.columns.successor[current % self.capacity]
+            steps[:, t] = current
+        rows, before = steps % self.capacity, contexts % self.capacity
+        fields = self.columns.fields
+        action = fields[ACTION][rows]
+        is_first = fields[IS_FIRST][rows]
+        is_last = fields[IS_LAST][rows]
+        # An episode may have been cut after its last Step was sealed: the next one tells.
+        is_last[:, :-1] = np.logical_or(is_last[:, :-1], is_first[:, 1:])
+        previous = np.concatenate([fields[ACTION][before][:, None], action[:, :-1]], 1)
+        return Batch(
+            observation={
+                name.removeprefix(OBSERVATION_PREFIX): self._tensor(column[rows])
+                for name, column in fields.items()
+                if name.startswith(OBSERVATION_PREFIX)
+            },
+            action=self._tensor(action),
+            previous_action=self._tensor(previous),
+            reward=self._tensor(fields[REWARD][rows]),
+            is_first=self._tensor(is_first),
+            is_last=self._tensor(is_last),
+            is_terminal=self._tensor(fields[IS_TERMINAL][rows]),
+            context=self._latent(before),
+            ordinals=steps,
+        )
+
+    def write_back(self, batch: Batch, latents: Latent) -> None:
+        """Stores the fresh posteriors [B, T, ...] of a Batch, where its Steps are still here."""
+        ordinals = batch.ordinals.reshape(-1)
+        deter = latents.deter.flatten(0, 1).to("cpu", torch.float16).numpy()
+        stoch = latents.stoch.flatten(0, 1).argmax(-1).to("cpu", torch.uint8).numpy()
+        here = ordinals >= self.oldest
+        rows = ordinals[here] % self.capacity
+        self.columns.deter[rows] = deter[here]
+        self.columns.stoch[rows] = stoch[here]
+        self.columns.known[rows] = True
+
+    def _latent(self, rows: Ordinals) -> Latent:
+        deter = self._tensor(self.columns.deter[rows]).float()
+        index = self._tensor(self.columns.stoch[rows]).long()
+        stoch = torch.nn.functional.one_hot(index, self.model.classes).float()
+        return Latent(deter, stoch)
+
+    def _tensor(self, array: Array) -> Tensor:
+        return torch.from_numpy(array).to(self.device)
+
+
+def field_layout(spec: EnvSpec) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Column name -> (shape of one row, dtype), for every field a Chunk must have."""
+    layout: dict[str, tuple[tuple[int, ...], str]] = {
+        OBSERVATION_PREFIX + name: (array.shape, array.dtype)
+        for name, array in spec.observation.items()
+    }
+    layout[ACTION] = ((spec.action.size,), "float32")
+    layout[REWARD] = ((), "float32")
+    for name in (IS_FIRST, IS_LAST, IS_TERMINAL):
+        layout[name] = ((), "bool")
+    return layout
+
+
+def row_bytes(spec: EnvSpec, model: ModelConfig) -> int:
+    """Bytes one Step takes in the arena, posterior and links included."""
+    fields = sum(
+        int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+        for shape, dtype in field_layout(spec).values()
+    )
+    return fields + 2 * model.deter + model.stoch + 2 + 8

@@ -1,0 +1,83 @@
+"""What the learner is told. The numbers of `dreamer` are the authors' (DreamerV3, Nature 2025)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from system.config import require_positive
+from system.errors import ConfigError
+
+Gradient = Literal["reinforce", "analytic", "mixed"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LearnerConfig:
+    """One update, and what happens around it."""
+
+    batch_size: int = 16
+    """B: Sequences in a Batch."""
+    batch_length: int = 64
+    """T: Steps of each Sequence, its context Step not counted [agent steps]."""
+    horizon: int = 15
+    """H: imagined steps of each dream [agent steps]."""
+    dream_starts: int = 0
+    """Dreams per update, evenly spaced over the Batch; 0 starts one at every Step (B * T)."""
+    gradient: Gradient = "reinforce"
+    """How the policy learns: score function, back-propagation through the dream, or both."""
+    mixed_share: float = 0.1
+    """With `mixed`: share of the analytic gradient, the rest is reinforce [ratio]."""
+    learning_rate: float = 4e-5
+    warmup_updates: int = 1000
+    """Updates over which the learning rate grows linearly from 0."""
+    clip: float = 0.3
+    """AGC: largest gradient norm relative to the parameter norm, per tensor [ratio]."""
+    discount_horizon: float = 333.0
+    """The discount is 1 - 1 / discount_horizon [agent steps]."""
+    return_lambda: float = 0.95
+    """Lambda of the lambda-returns."""
+    free_nats: float = 1.0
+    """KL below this costs nothing [nats per Step]."""
+    dynamics_scale: float = 1.0
+    """Weight of KL(sg(posterior) || prior)."""
+    representation_scale: float = 0.1
+    """Weight of KL(posterior || sg(prior))."""
+    replay_value_scale: float = 0.3
+    """Weight of the value loss on replayed Steps."""
+    entropy_scale: float = 3e-4
+    """Weight of the policy's entropy."""
+    slow_value_rate: float = 0.02
+    """EMA rate of the slow value, per update."""
+    slow_value_scale: float = 1.0
+    """Weight of the value's pull to the slow value."""
+    return_rate: float = 0.01
+    """EMA rate of the return percentiles, per update."""
+    publish_s: float = 2.0
+    """Least time between broadcasts of the policy [s]."""
+    checkpoint_s: float = 60.0
+    """Time between checkpoints [s]."""
+    commit_s: float = 0.25
+    """Longest time a read Chunk waits to be synced to its segment [s]."""
+    metrics_s: float = 2.0
+    """Time between lines of metrics [s]."""
+    torch_threads: int = 1
+    """Threads of one update."""
+    device: str = "auto"
+    """`auto` takes CUDA if there is one, else the CPU; or a torch device name."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "batch_length", "horizon", "learning_rate", "warmup_updates",
+                     "clip", "discount_horizon", "publish_s", "checkpoint_s", "commit_s",
+                     "metrics_s", "torch_threads"):  # fmt: skip
+            require_positive("learner", self, name)
+        starts = self.batch_size * self.batch_length
+        if not 0 <= self.dream_starts <= starts:
+            raise ConfigError(
+                f"learner.dream_starts={self.dream_starts} must lie in 0..{starts} "
+                "(batch_size * batch_length; 0 means all)"
+            )
+
+    @property
+    def replayed_steps(self) -> int:
+        """Steps one update replays: B * T [agent steps]."""
+        return self.batch_size * self.batch_length

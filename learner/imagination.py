@@ -1,0 +1,81 @@
+"""Imagination: rolling the world model forward without looking at the world."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from system.models.dynamics import Latent
+from system.models.heads import Policy
+from system.models.world_model import WorldModel
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Dream:
+    """N dreams of H steps; index 0 is the start, a posterior from the Batch."""
+
+    feature: Tensor
+    """float32 [N, H + 1, F]."""
+    action: Tensor
+    """float32 [N, H + 1, A]: chosen after each feature."""
+    reward: Tensor
+    """float32 [N, H + 1]: predicted on arriving; [:, 0] belongs to the start."""
+    alive: Tensor
+    """float32 [N, H + 1]: predicted probability, times discount, that the future goes on."""
+
+
+@contextmanager
+def frozen(*modules: nn.Module) -> Iterator[None]:
+    """Inside, gradients pass through these modules but do not reach their parameters."""
+    trained = [p for module in modules for p in module.parameters() if p.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
+
+
+def imagine(
+    world_model: WorldModel,
+    policy: Policy,
+    start: Latent,
+    horizon: int,
+    *,
+    differentiable: bool = False,
+) -> Dream:
+    """Dreams `horizon` steps from every start under the policy.
+
+    Args:
+      world_model: reads its dynamics and its heads.
+      policy: samples every action.
+      start: [N, ...], detached.
+      horizon: H [agent steps].
+      differentiable: keep the graph, so that imagined returns have gradients for the policy (and
+        only for the policy).
+
+    Returns:
+      A Dream of [N, H + 1].
+    """
+    with torch.set_grad_enabled(differentiable), frozen(world_model):
+        latents, actions = [start], []
+        for _ in range(horizon):
+            actions.append(policy.distribution(latents[-1].feature).sample())
+            latents.append(world_model.dynamics.imagine_step(latents[-1], actions[-1]))
+        actions.append(policy.distribution(latents[-1].feature).sample())
+        # H + 1 times [N, ...] -> [N, H + 1, ...]
+        dreamed = Latent(
+            torch.stack([latent.deter for latent in latents], 1),
+            torch.stack([latent.stoch for latent in latents], 1),
+        )
+        return Dream(
+            feature=dreamed.feature,
+            action=torch.stack(actions, 1),
+            reward=world_model.predict_reward(dreamed),
+            alive=world_model.predict_continue(dreamed),
+        )

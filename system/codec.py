@@ -1,0 +1,260 @@
+"""Bytes on the wire: Chunks and small messages. Versioned, bounded, checked; never pickled.
+
+A Chunk, little-endian throughout::
+
+    u8 version | u32 header length | u32 crc32 of the rest | header (msgpack), zeros | columns
+
+The header names everything (env, slot, incarnation, sequence, ...) and holds the table of columns:
+role, name, dtype, shape. The columns follow as raw buffers in the table's order, wide elements
+first, so that each view lies aligned. Decoding copies nothing: the arrays are read-only views.
+
+A message is one version byte and one msgpack map. Whatever arrives, either a valid record comes
+out or RejectedChunk is raised with one of `REASONS`; what the steps *mean* is for `check_chunk`.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Mapping
+from typing import NoReturn
+
+import msgpack
+import numpy as np
+
+from system.chunk_check import check_chunk
+from system.errors import RejectedChunk
+from system.specs import EnvSpec
+from system.types import Array, Chunk
+
+__all__ = [
+    "FORMAT_VERSION", "MAX_CHUNK_BYTES", "MAX_MESSAGE_BYTES", "REASONS", "Message", "check_chunk",
+    "decode_chunk", "encode_chunk", "pack", "unpack",
+]  # fmt: skip
+
+FORMAT_VERSION = 1
+MAX_CHUNK_BYTES = 64 * 1024**2
+MAX_MESSAGE_BYTES = 4 * 1024**2
+MAX_COLUMNS = 256
+MAX_AXES = 8
+MAX_INTEGER = 2**63 - 1
+
+REASONS = (
+    "oversize", "truncated", "version", "header", "dtype", "shape", "length", "checksum", "value",
+    "digest", "field", "nan", "action", "flags",
+)  # fmt: skip
+"""Every word a RejectedChunk may carry; the last five come from `chunk_check`."""
+
+_PREFIX = struct.Struct("<BII")
+_DTYPES = {
+    name: np.dtype(name).newbyteorder("<")
+    for name in (
+        "float16", "float32", "float64", "uint8", "int8", "int16", "int32", "int64", "bool",
+    )
+}  # fmt: skip
+_TEXTS = ("spec_digest", "env")
+_COUNTS = (
+    "slot", "incarnation", "sequence", "copy", "first_step", "policy_version_min",
+    "policy_version_max",
+)  # fmt: skip
+_ROLES = ("fields", "latent")
+
+Message = dict[str, object]
+_Column = tuple[str, str, np.dtype[np.generic], tuple[int, ...]]
+
+
+def encode_chunk(chunk: Chunk) -> bytes:
+    """Packs a Chunk for the log.
+
+    Raises:
+      ValueError: a dtype that does not travel, an empty column, or more columns or axes than
+        `MAX_COLUMNS`, `MAX_AXES`.
+    """
+    columns = [
+        (role, name, np.asarray(array))
+        for role in _ROLES
+        for name, array in getattr(chunk, role).items()
+    ]
+    columns.sort(key=lambda column: -column[2].dtype.itemsize)
+    if len(columns) > MAX_COLUMNS:
+        raise ValueError(f"chunk has {len(columns)} columns, at most {MAX_COLUMNS} travel")
+    table = [[role, name, *_table_entry(name, array)] for role, name, array in columns]
+    header: Message = {key: getattr(chunk, key) for key in _TEXTS}
+    header.update({key: int(getattr(chunk, key)) for key in _COUNTS})
+    header["flags"] = {key: bool(value) for key, value in chunk.flags.items()}
+    packed = _packb({**header, "table": table})
+    padding = bytes(_columns_start(len(packed)) - _PREFIX.size - len(packed))
+    buffers = [array.astype(_DTYPES[array.dtype.name]).tobytes() for _, _, array in columns]
+    body = b"".join([packed, padding, *buffers])
+    return _PREFIX.pack(FORMAT_VERSION, len(packed), zlib.crc32(body)) + body
+
+
+def decode_chunk(
+    data: bytes, *, max_bytes: int = MAX_CHUNK_BYTES, spec: EnvSpec | None = None
+) -> Chunk:
+    """Reads a Chunk; its arrays are read-only views of `data`.
+
+    Args:
+      data: what `encode_chunk` made, or anything at all.
+      max_bytes: refused before anything is looked at [bytes].
+      spec: if given, the digest must be this one's. `check_chunk` looks at the steps themselves.
+
+    Raises:
+      RejectedChunk: with a reason from `REASONS`; nothing else, whatever the bytes.
+    """
+    _check_frame(data, max_bytes)
+    if len(data) < _PREFIX.size:
+        raise RejectedChunk("truncated", f"{len(data)} bytes are less than the prefix")
+    _, header_length, checksum = _PREFIX.unpack_from(data)
+    start = _columns_start(header_length)
+    if len(data) < start:
+        raise RejectedChunk("truncated", f"header of {header_length} bytes is cut off")
+    header = _unpackb(data[_PREFIX.size : _PREFIX.size + header_length])
+    _check_header(header)
+    table = _read_table(header["table"])
+    _check_length(len(data) - start, table)
+    if zlib.crc32(memoryview(data)[_PREFIX.size :]) != checksum:
+        raise RejectedChunk("checksum", "the bytes are not those that were sealed")
+    if spec is not None and header["spec_digest"] != spec.digest:
+        raise RejectedChunk("digest", f"spec {header['spec_digest']}, expected {spec.digest}")
+    return _build(header, _views(data, start, table))
+
+
+def pack(message: Mapping[str, object]) -> bytes:
+    """Packs a small message: a map of texts, numbers, bytes, lists and maps.
+
+    Raises:
+      TypeError: a value that does not travel.
+    """
+    return bytes([FORMAT_VERSION]) + _packb(message)
+
+
+def unpack(data: bytes, *, max_bytes: int = MAX_MESSAGE_BYTES) -> Message:
+    """Reads what `pack` made.
+
+    Raises:
+      RejectedChunk: reason oversize, truncated, version or header.
+    """
+    _check_frame(data, max_bytes)
+    return _unpackb(data[1:])
+
+
+def _check_frame(data: bytes, max_bytes: int) -> None:
+    if len(data) > max_bytes:
+        raise RejectedChunk("oversize", f"{len(data)} bytes, at most {max_bytes} are taken")
+    if not data:
+        raise RejectedChunk("truncated", "no bytes at all")
+    if data[0] != FORMAT_VERSION:
+        raise RejectedChunk("version", f"format {data[0]}, this program reads {FORMAT_VERSION}")
+
+
+def _columns_start(header_length: int) -> int:
+    """Where the first column lies [bytes]: after the header, at a multiple of 8."""
+    end = _PREFIX.size + header_length
+    return end + -end % 8
+
+
+def _packb(message: Mapping[str, object]) -> bytes:
+    packed: bytes = msgpack.packb(message, use_bin_type=True, strict_types=True)
+    return packed
+
+
+def _unpackb(data: bytes) -> Message:
+    """Reads one map with text keys and nothing after it; msgpack extensions are refused."""
+    try:
+        message = msgpack.unpackb(
+            data, raw=False, strict_map_key=True, ext_hook=_refuse_extension, timestamp=0
+        )
+    except (ValueError, TypeError, OverflowError, msgpack.UnpackException) as error:
+        raise RejectedChunk("header", f"not msgpack: {error}"[:200]) from None
+    if not isinstance(message, dict) or not all(isinstance(key, str) for key in message):
+        raise RejectedChunk("header", "not a map with text keys")
+    return message
+
+
+def _refuse_extension(code: int, data: bytes) -> NoReturn:
+    raise ValueError(f"extension type {code} of {len(data)} bytes")
+
+
+def _table_entry(name: str, array: Array) -> tuple[str, list[int]]:
+    if array.dtype.name not in _DTYPES:
+        raise ValueError(f"column {name!r} has dtype {array.dtype}; these travel: {list(_DTYPES)}")
+    if array.size == 0 or array.ndim > MAX_AXES:
+        raise ValueError(f"column {name!r} of shape {array.shape} is empty or has too many axes")
+    return array.dtype.name, list(array.shape)
+
+
+def _check_header(header: Message) -> None:
+    expected = {*_TEXTS, *_COUNTS, "flags", "table"}
+    if set(header) != expected:
+        odd = sorted(set(header) ^ expected)
+        raise RejectedChunk("header", f"missing or unknown: {', '.join(odd)}"[:200])
+    for key in _TEXTS:
+        if not isinstance(header[key], str):
+            raise RejectedChunk("header", f"{key} is not text")
+    for key in _COUNTS:
+        if not _is_count(header[key]):
+            raise RejectedChunk("header", f"{key} is not a count")
+    flags = header["flags"]
+    if not isinstance(flags, dict) or not all(type(value) is bool for value in flags.values()):
+        raise RejectedChunk("header", "flags is not a map of booleans")
+
+
+def _read_table(table: object) -> list[_Column]:
+    if not isinstance(table, list) or not 0 < len(table) <= MAX_COLUMNS:
+        raise RejectedChunk("header", f"table is not a list of 1 to {MAX_COLUMNS} columns")
+    columns = [_read_column(row) for row in table]
+    if len({(role, name) for role, name, _, _ in columns}) != len(columns):
+        raise RejectedChunk("header", "a column is named twice")
+    return columns
+
+
+def _read_column(row: object) -> _Column:
+    if not isinstance(row, list) or len(row) != 4:
+        raise RejectedChunk("header", "a table row is not [role, name, dtype, shape]")
+    role, name, dtype, shape = row
+    if role not in _ROLES or not isinstance(name, str):
+        raise RejectedChunk("header", f"unknown column {role!r:.40} {name!r:.80}")
+    if not isinstance(dtype, str) or dtype not in _DTYPES:
+        raise RejectedChunk("dtype", f"column {name!r:.80} has dtype {dtype!r:.40}")
+    if not isinstance(shape, list) or len(shape) > MAX_AXES:
+        raise RejectedChunk("shape", f"column {name!r:.80} has no usable shape")
+    if not all(_is_count(length) and length > 0 for length in shape):
+        raise RejectedChunk("shape", f"column {name!r:.80} has shape {shape!r:.80}")
+    return role, name, _DTYPES[dtype], tuple(shape)
+
+
+def _check_length(num_bytes: int, table: list[_Column]) -> None:
+    size = sum(_num_bytes(dtype, shape) for _, _, dtype, shape in table)
+    if num_bytes < size:
+        raise RejectedChunk("truncated", f"{num_bytes} of {size} column bytes")
+    if num_bytes > size:
+        raise RejectedChunk("length", f"{num_bytes - size} bytes after the last column")
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value <= MAX_INTEGER
+
+
+def _num_bytes(dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> int:
+    size = dtype.itemsize
+    for length in shape:
+        size *= length
+    return size
+
+
+def _views(data: bytes, start: int, table: list[_Column]) -> dict[str, dict[str, Array]]:
+    views: dict[str, dict[str, Array]] = {role: {} for role in _ROLES}
+    for role, name, dtype, shape in table:
+        size = _num_bytes(dtype, shape)
+        count = size // dtype.itemsize
+        if dtype == np.bool_ and np.frombuffer(data, np.uint8, count, start).max() > 1:
+            raise RejectedChunk("value", f"column {name!r:.80} holds bytes that are not booleans")
+        views[role][name] = np.frombuffer(data, dtype, count, start).reshape(shape)
+        start += size
+    return views
+
+
+def _build(header: Message, views: dict[str, dict[str, Array]]) -> Chunk:
+    values = {key: header[key] for key in (*_TEXTS, *_COUNTS, "flags")}
+    return Chunk(fields=views["fields"], latent=views["latent"], **values)  # type: ignore[arg-type]

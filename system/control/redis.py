@@ -1,0 +1,144 @@
+"""The control plane on Redis: small values under their own keys.
+
+::
+
+    WATCH desired, GET, MULTI, SET, EXEC     optimistic: tried again if somebody else was faster
+    SET lease:actor:3 <lease> PX ttl         found again by SCAN: a few hundred keys at most
+    XADD events MAXLEN 1000 * d <event>
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields
+from typing import TypeVar
+
+from system.codec import Message, pack, unpack
+from system.control.memory import MAX_EVENTS, changed
+from system.control.protocol import Desired, Event, Lease, ProcessMetrics
+from system.errors import RejectedChunk, Unavailable
+from system.keys import Keys
+from system.log.redis import parse_entry
+from system.redis_client import RedisConnection, as_bytes, as_list, connect
+
+_ATTEMPTS = 100
+_SCAN_COUNT = 1000
+
+RecordT = TypeVar("RecordT", Desired, Lease, Event, ProcessMetrics)
+
+
+class RedisControl:
+    """The control plane of one run. Threads may share it."""
+
+    def __init__(self, url: str, run: str, *, timeout_s: float = 5.0) -> None:
+        """Connects on first use; `timeout_s` is the longest wait for one reply [s]."""
+        self._redis: RedisConnection = connect(url, timeout_s=timeout_s)
+        self._keys = Keys(run)
+
+    def desired(self) -> Desired:
+        """The desired fleet; generation 0 if nobody has asked for one."""
+        data = self._redis.call("GET", self._keys.desired)
+        return Desired() if data is None else _read(Desired, as_bytes(data))
+
+    def change_desired(self, *, actors: int | None = None, stopping: bool | None = None) -> Desired:
+        """Atomically changes the given parts; the generation grows only if something changed."""
+        with self._redis.lock:
+            for _ in range(_ATTEMPTS):
+                self._redis.call("WATCH", self._keys.desired)
+                before = self.desired()
+                wish = changed(before, actors=actors, stopping=stopping)
+                if wish == before:
+                    self._redis.call("UNWATCH")
+                    return before
+                self._redis.call("MULTI")
+                self._redis.call("SET", self._keys.desired, _write(wish))
+                if self._redis.call("EXEC") is not None:
+                    return wish
+        raise Unavailable(f"the desired fleet was changed by others {_ATTEMPTS} times in a row")
+
+    def renew(self, lease: Lease, *, ttl_s: float) -> None:
+        """Writes a heartbeat that expires by itself after `ttl_s` [s]."""
+        self._put(self._keys.lease(lease.role, lease.slot), _write(lease), ttl_s)
+
+    def release(self, role: str, slot: int) -> None:
+        """Removes a lease at an orderly exit."""
+        self._redis.call("DEL", self._keys.lease(role, slot))
+
+    def leases(self) -> list[Lease]:
+        """Every lease that has not expired, ordered by role and slot."""
+        found = [_read(Lease, data) for data in self._matching(self._keys.lease_pattern)]
+        return sorted(found, key=lambda lease: (lease.role, lease.slot))
+
+    def put_metrics(self, metrics: ProcessMetrics, *, ttl_s: float) -> None:
+        """Replaces the numbers of one process."""
+        self._put(self._keys.metrics(metrics.role, metrics.slot), _write(metrics), ttl_s)
+
+    def metrics(self) -> list[ProcessMetrics]:
+        """The numbers of every process seen lately, ordered by role and slot."""
+        found = [_read(ProcessMetrics, data) for data in self._matching(self._keys.metrics_pattern)]
+        return sorted(found, key=lambda metrics: (metrics.role, metrics.slot))
+
+    def record(self, event: Event) -> None:
+        """Appends an event; only the newest thousand are kept."""
+        self._redis.call(
+            "XADD", self._keys.events, "MAXLEN", "=", MAX_EVENTS, "*", "d", _write(event)
+        )
+
+    def events(self, *, last: int = 100) -> list[Event]:
+        """The newest events, oldest first."""
+        rows = as_list(self._redis.call("XREVRANGE", self._keys.events, "+", "-", "COUNT", last))
+        return [_read(Event, parse_entry(row)[1]) for row in reversed(rows)]
+
+    def close(self) -> None:
+        """Releases the connection."""
+        self._redis.close()
+
+    def _put(self, key: str, data: bytes, ttl_s: float) -> None:
+        self._redis.call("SET", key, data, "PX", max(1, round(ttl_s * 1000)))
+
+    def _matching(self, pattern: str) -> list[bytes]:
+        """Values of all keys that match; those that expire meanwhile are left out."""
+        keys: set[bytes] = set()
+        cursor = b"0"
+        while True:
+            reply = self._redis.call("SCAN", cursor, "MATCH", pattern, "COUNT", _SCAN_COUNT)
+            position, found = as_list(reply)
+            cursor = as_bytes(position)
+            keys.update(map(as_bytes, as_list(found)))
+            if cursor == b"0":
+                break
+        if not keys:
+            return []
+        values = as_list(self._redis.call("MGET", *sorted(keys)))
+        return [as_bytes(value) for value in values if value is not None]
+
+
+def _write(record: Desired | Lease | Event | ProcessMetrics) -> bytes:
+    """Packs one record; numbers become plain floats where the record says so."""
+    message = asdict(record)
+    for field in fields(record):
+        value = message[field.name]
+        if field.type == "float":
+            message[field.name] = float(value)
+        elif field.type == "dict[str, float]":
+            message[field.name] = {name: float(number) for name, number in value.items()}
+    return pack(message)
+
+
+def _read(kind: type[RecordT], data: bytes) -> RecordT:
+    """Reads one record; its fields must be exactly those of `kind`, with values of their types.
+
+    Raises:
+      RejectedChunk: they are not.
+    """
+    message: Message = unpack(data)
+    example = {field.name: str(field.type) for field in fields(kind)}
+    if {name: _type_name(value) for name, value in message.items()} != example:
+        raise RejectedChunk("header", f"not a {kind.__name__}")
+    return kind(**message)  # type: ignore[arg-type]
+
+
+def _type_name(value: object) -> str:
+    if isinstance(value, dict):
+        proper = all(isinstance(key, str) and type(item) is float for key, item in value.items())
+        return "dict[str, float]" if proper else "dict"
+    return type(value).__name__

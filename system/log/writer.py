@@ -1,0 +1,287 @@
+"""The actor's end of the log as a protocol: nothing acknowledged is lost, nothing is stored twice.
+
+::
+
+    writer = SlotWriter(log, slot=3, claim=claim, spool_chunks=8, retain_bytes=1 << 26, clock=clock)
+    incarnation = writer.try_claim()             # int, or Wait: tick again later
+    while acting:
+        if not writer.full:
+            writer.offer(chunk)                  # ids <incarnation>-1, -2, ... without gaps
+        writer.tick()                            # Progress | Wait; at most a few commands
+
+One append is in flight at a time, so a failed one is never overtaken. What a reply means:
+
+    acknowledged   received: retained until a notice says durable
+    refused        look at the stream's last id: ours and >= this one = stored, its reply was lost;
+                   a newer incarnation = Fenced, what is unsent is kept (`unsent`)
+    missing        the store was wiped: claim and retained Chunks are sent again, in order
+    unavailable    nothing is known: look at the last id first, send again what the store lost
+
+A wiped stream is only made again once the learner has spoken in the new store and has not named a
+newer incarnation. Otherwise a forgotten process could rebuild it, and the slot's holder, whose
+next append would then succeed, would never learn that its tail was lost.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from system.clock import Clock
+from system.codec import decode_chunk, encode_chunk
+from system.errors import Fenced, Unavailable
+from system.log.messages import encode_claim
+from system.log.protocol import AppendReply, Claim, SlotLog, SlotNotice
+from system.log.rules import Backoff, fenced_by, next_incarnation
+from system.log.spool import Item, Spool
+from system.tick import Progress, Wait
+from system.types import Chunk, EntryId
+
+NOTICE_INTERVAL_S = 0.05
+CREDIT_WAIT_S = 0.02
+LEARNER_WAIT_S = 0.2
+CLAIM_WAIT_S = 0.01
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WriterCounters:
+    """What a SlotWriter has done so far."""
+
+    appended: int
+    """Chunks received for the first time."""
+    reappended: int
+    """Chunks sent again because the store had lost them."""
+    duplicates: int
+    """Chunks found stored although their reply was lost."""
+    bytes_sent: int
+    """Payload bytes of all appends that were answered [bytes]."""
+    waits: dict[str, int]
+    """Ticks that could do nothing, by reason."""
+
+
+class SlotWriter:
+    """Writes one slot's Chunks. Single-threaded; the loop is in the module's docstring."""
+
+    def __init__(
+        self,
+        log: SlotLog,
+        *,
+        slot: int,
+        claim: Claim,
+        spool_chunks: int,
+        retain_bytes: int,
+        clock: Clock,
+    ) -> None:
+        """Touches nothing yet.
+
+        Args:
+          log: raw commands on the slot's stream; owned, closed by `close`.
+          slot: the slot's number.
+          claim: who we are; `who` must differ between lives of a process.
+          spool_chunks: Chunks that may wait to be received.
+          retain_bytes: received bytes kept until durable; beyond it the writer is full [bytes].
+          clock: for notices and pauses.
+        """
+        self.incarnation: int | None = None
+        """None until `try_claim` has succeeded."""
+        self._log = log
+        self._slot = slot
+        self._claim = claim
+        self._limits = (spool_chunks, retain_bytes)
+        self._clock = clock
+        self._backoff = Backoff()
+        self._spool: Spool | None = None
+        self._said = SlotNotice()
+        self._learner_speaks = False
+        self._notice_due_s = float("-inf")
+        self._retry_due_s = float("-inf")
+        self._sure = True
+        self._wiped = False
+        self._fenced: str | None = None
+        self._appended = self._reappended = self._duplicates = self._bytes_sent = 0
+        self._waits: Counter[str] = Counter()
+
+    def try_claim(self) -> int | Wait:
+        """Takes the slot: returns our incarnation, or what is missing. Call until it is an int."""
+        if self.incarnation is not None:
+            return self.incarnation
+        now_s = self._clock.now()
+        if now_s < self._retry_due_s:
+            return self._wait("redis", self._retry_due_s - now_s)
+        try:
+            return self._try_claim(now_s)
+        except Unavailable:
+            return self._pause(now_s)
+
+    def offer(self, chunk: Chunk) -> None:
+        """Encodes a sealed Chunk and takes charge of it.
+
+        Raises:
+          ValueError: the writer is `full`, the Chunk is not the next one, or cannot be encoded.
+        """
+        spool = self._claimed()
+        if chunk.slot != self._slot:
+            raise ValueError(f"chunk of slot {chunk.slot} offered to slot {self._slot}")
+        if spool.full or chunk.entry_id != spool.expect():  # before the work of encoding
+            spool.offer(Item(entry_id=chunk.entry_id, payload=b""))
+        spool.offer(Item(entry_id=chunk.entry_id, payload=encode_chunk(chunk)))
+
+    def tick(self) -> Progress | Wait:
+        """Does the next thing: refresh the notice, reconcile, or append one entry.
+
+        Raises:
+          Fenced: a newer incarnation holds the slot; `unsent` still returns what was not received.
+        """
+        spool = self._claimed()
+        if self._fenced is not None:
+            raise Fenced(self._fenced)
+        now_s = self._clock.now()
+        if now_s < self._retry_due_s:
+            return self._wait("redis", self._retry_due_s - now_s)
+        try:
+            self._refresh_notice(spool, now_s)
+            return self._send(spool) if self._sure else self._reconcile(spool)
+        except Unavailable:
+            self._sure = False
+            return self._pause(now_s)
+        except Fenced as error:
+            self._fenced = str(error)
+            raise
+
+    @property
+    def full(self) -> bool:
+        """Whether the actor must wait before it offers: spool full, or too much not durable."""
+        return self._claimed().full
+
+    @property
+    def pending(self) -> int:
+        """Chunks offered and not received."""
+        return self._claimed().num_waiting
+
+    @property
+    def drained(self) -> bool:
+        """Whether the store has everything that was offered."""
+        return self._sure and self.pending == 0
+
+    @property
+    def settled(self) -> bool:
+        """Whether everything offered is durable: then not even a wiped store can lose it."""
+        return self._claimed().num_retained == 0
+
+    @property
+    def retained_bytes(self) -> int:
+        """Received, kept until durable [bytes]."""
+        return self._claimed().retained_bytes
+
+    @property
+    def counters(self) -> WriterCounters:
+        """What was done so far."""
+        return WriterCounters(
+            appended=self._appended,
+            reappended=self._reappended,
+            duplicates=self._duplicates,
+            bytes_sent=self._bytes_sent,
+            waits=dict(self._waits),
+        )
+
+    def unsent(self) -> list[Chunk]:
+        """Chunks not known to be received, oldest first.
+
+        After a lost reply the first of them may be stored nevertheless.
+        """
+        return [decode_chunk(item.payload) for item in self._claimed().waiting()]
+
+    def close(self) -> None:
+        """Releases the connection; what is not `drained` is lost with the process."""
+        self._log.close()
+
+    def _try_claim(self, now_s: float) -> int | Wait:
+        notice = self._log.notice()
+        if notice is None:
+            return self._wait("learner", LEARNER_WAIT_S)
+        incarnation = next_incarnation(self._slot, self._log.last_id(), notice)
+        item = Item(entry_id=EntryId(incarnation, 0), payload=encode_claim(self._claim))
+        if self._log.append(item.entry_id, item.payload, create=True) is AppendReply.REFUSED:
+            return self._wait("claim", CLAIM_WAIT_S)
+        spool_chunks, retain_bytes = self._limits
+        self._spool = Spool(item, spool_chunks=spool_chunks, retain_bytes=retain_bytes)
+        self.incarnation = incarnation
+        self._backoff.succeeded()
+        return incarnation
+
+    def _refresh_notice(self, spool: Spool, now_s: float) -> None:
+        if now_s < self._notice_due_s and not self._out_of_credit(spool):
+            return
+        notice = self._log.notice()
+        self._notice_due_s = now_s + NOTICE_INTERVAL_S
+        self._learner_speaks = notice is not None
+        said = notice.slots.get(self._slot) if notice is not None else None
+        if said is None:
+            return  # a wiped store: what the learner said before still holds
+        if reason := fenced_by(said, incarnation=spool.expect().incarnation, who=self._claim.who):
+            raise Fenced(reason)
+        self._said = said
+        spool.forget(said.durable)
+
+    def _reconcile(self, spool: Spool) -> Progress:
+        last_id = self._log.last_id()
+        found = spool.reconcile(last_id)
+        if last_id is None:
+            self._note_wipe()
+        if found > 0:
+            self._duplicates += found
+        self._sure = True
+        self._backoff.succeeded()
+        return Progress("reconciled")
+
+    def _send(self, spool: Spool) -> Progress | Wait:
+        item = spool.head()
+        if item is None:
+            return self._wait("data", CREDIT_WAIT_S)
+        if self._out_of_credit(spool):
+            return self._wait("credit", CREDIT_WAIT_S)
+        if self._wiped and not self._learner_speaks:
+            return self._wait("learner", LEARNER_WAIT_S)
+        again = spool.head_is_again()
+        reply = self._log.append(item.entry_id, item.payload, create=self._wiped)
+        self._backoff.succeeded()
+        if reply is AppendReply.REFUSED:
+            self._sure, self._wiped = False, False
+            return Progress("refused")
+        if reply is AppendReply.MISSING:
+            spool.reconcile(None)
+            self._note_wipe()
+            return Progress("wiped")
+        spool.received()
+        self._wiped = False
+        self._count(item, again=again)
+        return Progress("appended")
+
+    def _note_wipe(self) -> None:
+        self._wiped = True
+        self._notice_due_s = float("-inf")  # the learner's words must be from the new store
+
+    def _out_of_credit(self, spool: Spool) -> bool:
+        item = spool.head()
+        if item is None or spool.head_is_again():
+            return False
+        return item.entry_id > self._said.granted
+
+    def _count(self, item: Item, *, again: bool) -> None:
+        self._bytes_sent += len(item.payload)
+        if item.entry_id.sequence > 0:
+            self._reappended += again
+            self._appended += not again
+
+    def _claimed(self) -> Spool:
+        assert self._spool is not None, "call try_claim until it returns an incarnation"
+        return self._spool
+
+    def _pause(self, now_s: float) -> Wait:
+        pause_s = self._backoff.failed()
+        self._retry_due_s = now_s + pause_s
+        return self._wait("redis", pause_s)
+
+    def _wait(self, reason: str, seconds: float) -> Wait:
+        self._waits[reason] += 1
+        return Wait(reason, seconds)

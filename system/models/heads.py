@@ -1,0 +1,81 @@
+"""Heads on the feature: reward, continuation, value, policy, and the decoder of vectors."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from system.config import ModelConfig
+from system.models.distributions import ActionDistribution, BoundedNormal, OneHot, TwoHot
+from system.models.layers import MLP, Linear
+from system.models.numerics import two_hot_bins
+from system.specs import ActionSpec, ArraySpec
+
+POLICY_SCALE = 0.01
+
+
+class TwoHotHead(nn.Module):
+    """A scalar (reward or value) as a two-hot distribution; starts at exactly 0."""
+
+    bins: Tensor
+
+    def __init__(self, config: ModelConfig, layers: int) -> None:
+        super().__init__()
+        self.mlp = MLP(config.feature, config.units, layers)
+        self.out = Linear(self.mlp.out_features, config.bins, scale=0.0)
+        self.register_buffer("bins", two_hot_bins(config.bins), persistent=False)
+
+    def predict(self, feature: Tensor) -> TwoHot:
+        """float32 [..., F] -> distribution of scalars [...]."""
+        return TwoHot.from_logits(self.out(self.mlp(feature)), self.bins)
+
+
+class BinaryHead(nn.Module):
+    """Whether the episode continues after this Step."""
+
+    def __init__(self, config: ModelConfig, layers: int) -> None:
+        super().__init__()
+        self.mlp = MLP(config.feature, config.units, layers)
+        self.out = Linear(self.mlp.out_features, 1)
+
+    def logit(self, feature: Tensor) -> Tensor:
+        """float32 [..., F] -> logits [...]."""
+        return self.out(self.mlp(feature)).squeeze(-1)  # type: ignore[no-any-return]
+
+
+class VectorDecoder(nn.Module):
+    """Predicts the symlog of every vector observation."""
+
+    def __init__(self, config: ModelConfig, observation: dict[str, ArraySpec]) -> None:
+        super().__init__()
+        self.specs = {name: observation[name] for name in sorted(observation)}
+        self.mlp = MLP(config.feature, config.units, config.decoder_layers)
+        self.out = Linear(self.mlp.out_features, sum(spec.size for spec in self.specs.values()))
+
+    def decode(self, feature: Tensor) -> dict[str, Tensor]:
+        """float32 [..., F] -> dict of symlog predictions [..., *shape]."""
+        flat = self.out(self.mlp(feature)).split([s.size for s in self.specs.values()], -1)
+        return {
+            name: part.unflatten(-1, spec.shape) if spec.shape else part.squeeze(-1)
+            for (name, spec), part in zip(self.specs.items(), flat, strict=True)
+        }
+
+
+class Policy(nn.Module):
+    """Map from feature to action distribution."""
+
+    def __init__(self, config: ModelConfig, action: ActionSpec) -> None:
+        super().__init__()
+        self.kind = action.kind
+        self.unimix = config.unimix
+        self.mlp = MLP(config.feature, config.units, config.policy_layers)
+        width = action.size * (2 if action.kind == "continuous" else 1)
+        self.out = Linear(self.mlp.out_features, width, scale=POLICY_SCALE)
+
+    def distribution(self, feature: Tensor) -> ActionDistribution:
+        """float32 [..., F] -> distribution over [..., A]."""
+        out = self.out(self.mlp(feature))
+        if self.kind == "discrete":
+            return OneHot.from_logits(out, self.unimix)
+        mean, std = torch.chunk(out, 2, -1)
+        return BoundedNormal.from_outputs(mean, std)

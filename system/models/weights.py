@@ -1,0 +1,49 @@
+"""Weights as bytes: safetensors, never pickle."""
+
+from __future__ import annotations
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+
+def to_bytes(modules: dict[str, nn.Module]) -> bytes:
+    """Named modules -> safetensors; tensors are called `<module>.<parameter>`."""
+    tensors = {
+        f"{name}.{key}": tensor.detach().contiguous().cpu()
+        for name, module in modules.items()
+        for key, tensor in module.state_dict().items()
+    }
+    return safetensors.torch.save(tensors)
+
+
+def load_bytes(modules: dict[str, nn.Module], data: bytes) -> None:
+    """Inverse of `to_bytes`, into existing modules.
+
+    Raises:
+      ValueError: not safetensors, or names, shapes or dtypes differ; names the first difference.
+    """
+    try:
+        tensors = safetensors.torch.load(data)
+    except SafetensorError as error:
+        raise ValueError(f"weights are not valid safetensors: {error}") from None
+    load_tensors(modules, tensors)
+
+
+def load_tensors(modules: dict[str, nn.Module], tensors: dict[str, Tensor]) -> None:
+    """Copies named tensors into modules; every name and shape must match."""
+    expected = {
+        f"{name}.{key}": tensor
+        for name, module in modules.items()
+        for key, tensor in module.state_dict().items()
+    }
+    for name in sorted(expected.keys() ^ tensors.keys()):
+        where = "missing from" if name in expected else "unknown to the model, found in"
+        raise ValueError(f"{name!r} is {where} the weights")
+    for name, tensor in expected.items():
+        if tensor.shape != tensors[name].shape:
+            raise ValueError(
+                f"{name!r} has shape {tuple(tensors[name].shape)}, the model needs "
+                f"{tuple(tensor.shape)}"
+            )
+        tensor.copy_(tensors[name])
