@@ -43,7 +43,12 @@ class EvaluationResult:
 
 
 def evaluate(
-    agent: Agent, env: BatchedEnv, *, episodes: int, max_episode_steps: int = 1_000_000
+    agent: Agent,
+    env: BatchedEnv,
+    *,
+    episodes: int,
+    seed: int | None = None,
+    max_episode_steps: int = 1_000_000,
 ) -> EvaluationResult:
     """Plays exactly `episodes` episodes.
 
@@ -53,6 +58,8 @@ def evaluate(
       agent: acts deterministically.
       env: reset here; its copies need not be fresh.
       episodes: how many, over all copies.
+      seed: two evaluations with the same seed on the same environment start alike, so that
+        policies can be compared in pairs; None goes on with the copies' randomness.
       max_episode_steps: an episode that long is taken for endless [agent steps].
 
     Raises:
@@ -67,7 +74,7 @@ def evaluate(
     tracker = EpisodeTracker(num_copies=env.num_copies, action_repeat=env.spec.action_repeat)
     played: list[list[FinishedEpisode]] = [[] for _ in quota]
     aborted = steps_since_end = 0
-    carry, time_step = agent.initial_carry(env.num_copies), env.reset()
+    carry, time_step = agent.initial_carry(env.num_copies), env.reset(seed=seed)
     tracker.observe(time_step)
     while any(len(mine) < share for mine, share in zip(played, quota, strict=True)):
         decision = agent.act(time_step, carry, deterministic=True)

@@ -73,7 +73,7 @@ class ActorLoop:
             return incarnation
         self._monitor.claimed(incarnation)
         self._carry = self._agent.initial_carry(self._env.num_copies)
-        self._time_step = self._env.reset()
+        self._time_step = self._env.reset(seed=incarnation)
         self._monitor.observe(self._time_step)
         self._chunker = self._new_chunker(incarnation)
         return Progress("claimed")

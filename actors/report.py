@@ -17,6 +17,8 @@ LEASE_HEARTBEATS = 10
 """A lease outlives this many missed heartbeats."""
 METRICS_TTL_S = 60.0
 """How long the numbers of an actor that stopped are kept [s]."""
+EVENT_CHARS = 4000
+"""A longer text keeps its beginning and, where a traceback says what happened, its end."""
 KEPT_EVENTS = 100
 """Events kept while control cannot be reached; then the oldest are dropped."""
 
@@ -71,6 +73,8 @@ class Reporter:
 
     def event(self, kind: str, text: str) -> None:
         """Something happened; goes out with the next heartbeat."""
+        if len(text) > EVENT_CHARS:
+            text = f"{text[: EVENT_CHARS // 4]} ... {text[-3 * EVENT_CHARS // 4 :]}"
         self._events.append(
             Event(time_s=self._clock.wall(), role=ROLE, slot=self._slot, kind=kind, text=text)
         )

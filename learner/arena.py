@@ -15,6 +15,7 @@ it. A Step can be a context when T successors exist and its posterior is known: 
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -24,8 +25,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from learner.batch import Batch
+from system.chunk_check import expected_columns
 from system.config import ModelConfig
-from system.errors import ConfigError
+from system.errors import ConfigError, RejectedChunk
 from system.models.dynamics import Latent
 from system.specs import EnvSpec
 from system.types import (
@@ -112,7 +114,7 @@ class Arena:
         self.columns = Columns(
             fields={
                 name: np.zeros((rows, *shape), dtype)
-                for name, (shape, dtype) in field_layout(self.spec).items()
+                for name, (dtype, shape) in expected_columns(self.spec).items()
             },
             deter=np.zeros((rows, self.model.deter), np.float16),
             stoch=np.zeros((rows, self.model.stoch), np.uint8),
@@ -144,6 +146,17 @@ class Arena:
         self._pieces.append(length)
         self.end += length
         self._extend_track(chunk, ordinals)
+
+    def check_latent(self, chunk: Chunk) -> None:
+        """Raises RejectedChunk unless the Chunk's posterior, if any, fits this model."""
+        if not chunk.latent:
+            return
+        model, latent = self.model, chunk.latent
+        shapes = {name: array.shape for name, array in latent.items()}
+        if shapes != {"deter": (model.deter,), "stoch": (model.stoch,)}:
+            raise RejectedChunk("latent", f"shapes {shapes} are not those of size {model.size}")
+        if latent["stoch"].max() >= model.classes:
+            raise RejectedChunk("latent", f"a class beyond {model.classes - 1}")
 
     def _extend_track(self, chunk: Chunk, ordinals: Ordinals) -> None:
         key = (chunk.slot, chunk.copy)
@@ -215,6 +228,25 @@ class Arena:
         self.columns.stoch[rows] = stoch[here]
         self.columns.known[rows] = True
 
+    def latent_tensors(self) -> dict[str, Tensor]:
+        """Posteriors of all Steps here, oldest first, for a checkpoint."""
+        rows = np.arange(self.oldest, self.end) % self.capacity
+        return {
+            "oldest": torch.tensor(self.oldest),
+            "deter": torch.from_numpy(self.columns.deter[rows]),
+            "stoch": torch.from_numpy(self.columns.stoch[rows]),
+            "known": torch.from_numpy(self.columns.known[rows]),
+        }
+
+    def load_latents(self, tensors: dict[str, Tensor]) -> None:
+        """Inverse of `latent_tensors`, for the Steps that are here after the segments were read."""
+        ordinals = int(tensors["oldest"]) + np.arange(len(tensors["known"]))
+        kept = (ordinals >= self.oldest) & (ordinals < self.end)
+        rows = ordinals[kept] % self.capacity
+        self.columns.deter[rows] = tensors["deter"].numpy()[kept]
+        self.columns.stoch[rows] = tensors["stoch"].numpy()[kept]
+        self.columns.known[rows] = tensors["known"].numpy()[kept]
+
     def _latent(self, rows: Ordinals) -> Latent:
         deter = self._tensor(self.columns.deter[rows]).float()
         index = self._tensor(self.columns.stoch[rows]).long()
@@ -225,23 +257,10 @@ class Arena:
         return torch.from_numpy(array).to(self.device)
 
 
-def field_layout(spec: EnvSpec) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Column name -> (shape of one row, dtype), for every field a Chunk must have."""
-    layout: dict[str, tuple[tuple[int, ...], str]] = {
-        OBSERVATION_PREFIX + name: (array.shape, array.dtype)
-        for name, array in spec.observation.items()
-    }
-    layout[ACTION] = ((spec.action.size,), "float32")
-    layout[REWARD] = ((), "float32")
-    for name in (IS_FIRST, IS_LAST, IS_TERMINAL):
-        layout[name] = ((), "bool")
-    return layout
-
-
 def row_bytes(spec: EnvSpec, model: ModelConfig) -> int:
     """Bytes one Step takes in the arena, posterior and links included."""
     fields = sum(
-        int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
-        for shape, dtype in field_layout(spec).values()
+        math.prod(shape) * np.dtype(dtype).itemsize
+        for dtype, shape in expected_columns(spec).values()
     )
     return fields + 2 * model.deter + model.stoch + 2 + 8

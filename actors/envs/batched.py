@@ -32,6 +32,9 @@ Waiting = Callable[[], None]
 MAX_FAULTS_IN_A_ROW = 5
 """Faults of one copy without a good step between, after which acting stops."""
 
+CLOSE_DEADLINE_S = 5.0
+"""The longest that closing one copy may take [s]."""
+
 
 def ignore_fault(copy: int, fault: EnvironmentFault) -> None:
     """The default of `on_fault`."""
@@ -84,8 +87,15 @@ class FaultTolerantEnv:
         self._faults_in_a_row = [0] * num_copies
         self._worker = Worker()
 
-    def reset(self) -> TimeStep:
-        """Starts an episode in every copy; TimeStep [N] with `is_first`."""
+    def reset(self, *, seed: int | None = None) -> TimeStep:
+        """Starts an episode in every copy; TimeStep [N] with `is_first`.
+
+        Args:
+          seed: begins the randomness of every copy anew, each differently; None goes on.
+        """
+        if seed is not None:
+            whole = (*self._seed, seed)
+            self._unseeded = [copy_seed(whole, i) for i in range(self.num_copies)]
         self._over[:] = True
         return self._advance(np.zeros((self.num_copies, self.spec.action.size), np.float32))
 
@@ -101,8 +111,10 @@ class FaultTolerantEnv:
         return self._advance(action)
 
     def close(self) -> None:
-        """Frees the simulators; a copy that hangs in its close is left behind."""
-        self._run([copy.close for copy in self._copies], self._copies)
+        """Frees the simulators, the first time; a copy that hangs in its close is left behind."""
+        self._deadline_s = min(self._deadline_s, CLOSE_DEADLINE_S)
+        self._run([copy.close for copy in self._copies], [None] * len(self._copies))
+        self._copies.clear()
         self._worker.close()
 
     def _advance(self, action: NDArray[np.float32]) -> TimeStep:

@@ -61,8 +61,12 @@ class BatchedEnv(Protocol):
     spec: EnvSpec
     num_copies: int
 
-    def reset(self) -> TimeStep:
-        """Starts an episode in every copy; TimeStep [N] with `is_first`."""
+    def reset(self, *, seed: int | None = None) -> TimeStep:
+        """Starts an episode in every copy; TimeStep [N] with `is_first`.
+
+        Args:
+          seed: begins the randomness of every copy anew, each differently; None goes on.
+        """
         ...
 
     def step(self, action: NDArray[np.float32]) -> TimeStep:

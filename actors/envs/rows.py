@@ -50,11 +50,8 @@ class Rows:
     def outside(self, copies: Iterable[int]) -> dict[int, EnvironmentFault]:
         """Which of these copies hold a value that is not finite or is out of bounds."""
         good = np.isfinite(self._reward)
-        for key, array in self._observation.items():
-            inside = np.isfinite(array)
-            if key in self._limits:
-                inside &= (array >= self._limits[key].low) & (array <= self._limits[key].high)
-            good &= inside.reshape(len(good), -1).all(axis=1)
+        for key in self._observation:
+            good &= self._inside(key).reshape(len(good), -1).all(axis=1)
         if good.all():
             return {}
         return {copy: self._describe(copy) for copy in copies if not good[copy]}
@@ -84,9 +81,19 @@ class Rows:
                 )
             array[copy] = observation[key]
 
+    def _inside(self, key: str) -> NDArray[np.bool_]:
+        """Which elements [N, ...] are finite and within bounds."""
+        array = self._observation[key]
+        inside: NDArray[np.bool_] = np.isfinite(array)
+        if key in self._limits:
+            inside &= (array >= self._limits[key].low) & (array <= self._limits[key].high)
+        return inside
+
     def _describe(self, copy: int) -> EnvironmentFault:
-        values = {key: array[copy].tolist() for key, array in self._observation.items()}
-        return EnvironmentFault(
-            "outside_space",
-            f"not finite or out of bounds: reward {self._reward[copy]}, observation {values}",
-        )
+        """Names the first bad element of each observation; whole arrays would be too long."""
+        found = [] if np.isfinite(self._reward[copy]) else [f"reward is {self._reward[copy]}"]
+        for key, array in self._observation.items():
+            for where in np.argwhere(~self._inside(key)[copy])[:1]:
+                index = tuple(where.tolist())
+                found.append(f"{key}{list(index)} is {array[copy][index]}")
+        return EnvironmentFault("outside_space", f"not finite or out of bounds: {', '.join(found)}")

@@ -43,7 +43,8 @@ class Spool:
           spool_chunks: Chunks that may wait.
           retain_bytes: received bytes that may wait for the learner to make them durable.
         """
-        self._claim = claim
+        self.claim = claim
+        """Entry `<incarnation>-0`."""
         self._spool_chunks = spool_chunks
         self._retain_bytes = retain_bytes
         self._items: deque[Item] = deque()
@@ -91,7 +92,7 @@ class Spool:
     def head(self) -> Item | None:
         """What to send next: the claim if the store lost it, else the oldest waiting Chunk."""
         if not self._has_claim:
-            return self._claim
+            return self.claim
         return self._items[self._num_received] if self.num_waiting else None
 
     def head_is_again(self) -> bool:
@@ -119,7 +120,7 @@ class Spool:
         if last_id is not None and last_id > ours:
             raise Fenced(f"somebody wrote {last_id} in our incarnation; we only offered {ours}")
         before = self._num_received
-        self._has_claim = last_id is not None and last_id >= self._claim.entry_id
+        self._has_claim = last_id is not None and last_id >= self.claim.entry_id
         has = 0 if last_id is None else sum(item.entry_id <= last_id for item in self._items)
         self._set_received(has)
         return has - before

@@ -40,6 +40,7 @@ from system.types import Chunk, EntryId
 NOTICE_INTERVAL_S = 0.05
 CREDIT_WAIT_S = 0.02
 LEARNER_WAIT_S = 0.2
+PROBE_INTERVAL_S = 1.0
 CLAIM_WAIT_S = 0.01
 
 
@@ -60,7 +61,10 @@ class WriterCounters:
 
 
 class SlotWriter:
-    """Writes one slot's Chunks. Single-threaded; the loop is in the module's docstring."""
+    """Writes one slot's Chunks. Single-threaded; `incarnation` is None until `try_claim` succeeds.
+
+    The loop that uses it is in the module's docstring.
+    """
 
     def __init__(
         self,
@@ -83,7 +87,6 @@ class SlotWriter:
           clock: for notices and pauses.
         """
         self.incarnation: int | None = None
-        """None until `try_claim` has succeeded."""
         self._log = log
         self._slot = slot
         self._claim = claim
@@ -95,6 +98,7 @@ class SlotWriter:
         self._learner_speaks = False
         self._notice_due_s = float("-inf")
         self._retry_due_s = float("-inf")
+        self._probe_due_s = float("-inf")
         self._sure = True
         self._wiped = False
         self._fenced: str | None = None
@@ -140,7 +144,7 @@ class SlotWriter:
             return self._wait("redis", self._retry_due_s - now_s)
         try:
             self._refresh_notice(spool, now_s)
-            return self._send(spool) if self._sure else self._reconcile(spool)
+            return self._send(spool, now_s) if self._sure else self._reconcile(spool)
         except Unavailable:
             self._sure = False
             return self._pause(now_s)
@@ -206,6 +210,7 @@ class SlotWriter:
         spool_chunks, retain_bytes = self._limits
         self._spool = Spool(item, spool_chunks=spool_chunks, retain_bytes=retain_bytes)
         self.incarnation = incarnation
+        self._probe_due_s = now_s + PROBE_INTERVAL_S
         self._backoff.succeeded()
         return incarnation
 
@@ -225,21 +230,15 @@ class SlotWriter:
 
     def _reconcile(self, spool: Spool) -> Progress:
         last_id = self._log.last_id()
-        found = spool.reconcile(last_id)
-        if last_id is None:
-            self._note_wipe()
-        if found > 0:
-            self._duplicates += found
+        self._duplicates += max(0, spool.reconcile(last_id))
         self._sure = True
         self._backoff.succeeded()
-        return Progress("reconciled")
+        return Progress("reconciled") if last_id is not None else self._note_wipe(spool)
 
-    def _send(self, spool: Spool) -> Progress | Wait:
+    def _send(self, spool: Spool, now_s: float) -> Progress | Wait:
         item = spool.head()
-        if item is None:
-            return self._wait("data", CREDIT_WAIT_S)
-        if self._out_of_credit(spool):
-            return self._wait("credit", CREDIT_WAIT_S)
+        if item is None or self._out_of_credit(spool):
+            return self._probe(spool, now_s, "data" if item is None else "credit")
         if self._wiped and not self._learner_speaks:
             return self._wait("learner", LEARNER_WAIT_S)
         again = spool.head_is_again()
@@ -249,17 +248,34 @@ class SlotWriter:
             self._sure, self._wiped = False, False
             return Progress("refused")
         if reply is AppendReply.MISSING:
-            spool.reconcile(None)
-            self._note_wipe()
-            return Progress("wiped")
+            return self._note_wipe(spool)
         spool.received()
         self._wiped = False
+        self._probe_due_s = now_s + PROBE_INTERVAL_S
         self._count(item, again=again)
         return Progress("appended")
 
-    def _note_wipe(self) -> None:
+    def _probe(self, spool: Spool, now_s: float, reason: str) -> Progress | Wait:
+        """Nothing to send: looks now and then whether the store was wiped under a live connection.
+
+        The claim, which the store has, makes the question cheap: its refusal is the good answer.
+        """
+        if now_s < self._probe_due_s:
+            return self._wait(reason, CREDIT_WAIT_S)
+        self._probe_due_s = now_s + PROBE_INTERVAL_S
+        claim = spool.claim
+        reply = self._log.append(claim.entry_id, claim.payload, create=False)
+        if reply is AppendReply.MISSING:
+            return self._note_wipe(spool)
+        if reply is AppendReply.ACKNOWLEDGED:
+            self._sure = False  # the stream had lost it, and what else?
+        return self._wait(reason, CREDIT_WAIT_S)
+
+    def _note_wipe(self, spool: Spool) -> Progress:
+        spool.reconcile(None)
         self._wiped = True
         self._notice_due_s = float("-inf")  # the learner's words must be from the new store
+        return Progress("wiped")
 
     def _out_of_credit(self, spool: Spool) -> bool:
         item = spool.head()

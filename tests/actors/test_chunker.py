@@ -56,43 +56,47 @@ def test_conserves_steps_order_and_counts(data):
     )
     chunker = Chunker(SPEC, slot=3, incarnation=2, num_copies=num_copies, chunk_length=length)
     steps = [time_step(t, ends, num_copies) for t in range(len(ends))]
-    chunks, _last_sizes = [], 0
+    chunks = []
     for t, step in enumerate(steps):
         action = np.full((num_copies, 2), t % 3 - 1, np.float32)
         chunks += chunker.add(step, action, t, lambda t=t: {"deter": np.full((num_copies, 1), t)})
-    full = list(chunks)
+    full = len(chunks)
     chunks += chunker.flush()
     assert chunker.flush() == []
 
     assert [chunk.sequence for chunk in chunks] == list(range(1, len(chunks) + 1))
     assert sum(chunk.num_steps for chunk in chunks) == len(ends) * num_copies
-    assert all(chunk.flags == {} for chunk in full)
-    assert all(chunk.flags == {"partial": True} for chunk in chunks[len(full) :])
+    assert all(chunk.flags == {} for chunk in chunks[:full])
+    assert all(chunk.flags == {"partial": True} for chunk in chunks[full:])
     for copy, track in enumerate(tracks(chunks, num_copies)):
         mine = [chunk for chunk in chunks if chunk.copy == copy]
-        sizes = [chunk.num_steps for chunk in mine]
-        starts = [0, *np.cumsum(sizes)[:-1]]
-        assert [chunk.first_step for chunk in mine] == starts
-        first = length - copy * length // num_copies
-        assert all(
-            size == (first if i == 0 else length) for i, size in enumerate(sizes) if mine[i] in full
-        )
-        for chunk, start, size in zip(mine, starts, sizes, strict=True):
-            assert (chunk.policy_version_min, chunk.policy_version_max) == (start, start + size - 1)
-            assert chunk.latent["deter"].tolist() == [start]
-        assert np.array_equal(
-            track["observation/pose"], [step.observation["pose"][copy] for step in steps]
-        )
-        assert np.array_equal(track["reward"], np.float32([step.reward[copy] for step in steps]))
-        assert np.array_equal(track["is_first"], [step.is_first[copy] for step in steps])
-        assert np.array_equal(track["is_terminal"], [step.is_terminal[copy] for step in steps])
-        sealed_after = set(np.cumsum(sizes) - 1)
-        for t in range(len(ends)):
-            # A cut shows only with the next row, and only while both rows are in one Chunk.
-            cut = ends[t][copy] == "cut" and t + 1 < len(ends) and t not in sealed_after
-            last = ends[t][copy] in ("last", "terminal") or cut
-            assert track["is_last"][t] == last
-            assert np.all(track["action"][t] == (0 if last else t % 3 - 1))
+        check_headers(mine, length, length - copy * length // num_copies)
+        check_track(track, copy, steps, [each[copy] for each in ends], mine)
+
+
+def check_headers(mine, length, first_length):
+    sizes = [chunk.num_steps for chunk in mine]
+    for i, chunk in enumerate(mine):
+        start, wanted = sum(sizes[:i]), length if i else first_length
+        assert chunk.num_steps == wanted or (chunk.flags and chunk.num_steps < wanted)
+        assert chunk.first_step == start
+        # Row t was chosen by version t and its posterior was t.
+        versions = (chunk.policy_version_min, chunk.policy_version_max)
+        assert versions == (start, start + chunk.num_steps - 1)
+        assert chunk.latent["deter"].tolist() == [start]
+
+
+def check_track(track, copy, steps, ends, mine):
+    for name in ("reward", "is_first", "is_terminal"):
+        assert track[name].tolist() == [getattr(step, name)[copy] for step in steps]
+    assert np.array_equal(track["observation/pose"], [s.observation["pose"][copy] for s in steps])
+    final_rows = {chunk.first_step + chunk.num_steps - 1 for chunk in mine}
+    for t, end in enumerate(ends):
+        # A cut shows only with the next row, and only while both rows are in one Chunk.
+        cut = end == "cut" and t + 1 < len(ends) and t not in final_rows
+        last = end in ("last", "terminal") or cut
+        assert track["is_last"][t] == last
+        assert np.all(track["action"][t] == (0 if last else t % 3 - 1))
 
 
 def test_copies_do_not_seal_at_the_same_step():

@@ -79,6 +79,14 @@ def test_copies_and_slots_have_their_own_seeds(build):
     assert len(set(marks[0])) == 3
 
 
+def test_a_seed_begins_anew(build):
+    env, _, _ = build()
+    marks = [env.reset(seed=seed).observation["state"][:, 0].tolist() for seed in (1, 2, 1, None)]
+    assert marks[0] == marks[2]
+    assert marks[0] != marks[1]
+    assert marks[3] != marks[2]
+
+
 @pytest.mark.parametrize("action", [np.zeros((2, 2)), np.full((3, 2), np.nan)])
 def test_a_bad_action_is_the_callers_mistake(build, action):
     env, _, _ = build()
@@ -91,8 +99,8 @@ def test_a_bad_action_is_the_callers_mistake(build, action):
     ("kind", "reported", "detail"),
     [
         ("raise", "raised", "the motor is on fire"),
-        ("nan", "outside_space", "nan"),
-        ("bounds", "outside_space", "150"),
+        ("nan", "outside_space", r"state\[0\] is nan"),
+        ("bounds", "outside_space", r"state\[1\] is 150"),
         ("shape", "outside_space", r"shape \(1,\) instead of \(2,\)"),
     ],
 )

@@ -13,6 +13,7 @@ from actors.envs.batched import copy_seed
 from actors.envs.registry import make_env
 from actors.envs.vector import from_vector
 from system.errors import ConfigError
+from tests import envs_for_tests  # noqa: F401 - registers the environments
 from tests.actors.agents_for_tests import action_of
 
 LENGTH = 5

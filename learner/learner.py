@@ -1,0 +1,270 @@
+"""Puts one learner together: restore, loop, broadcast, save, report.
+
+The same object runs in one process with an actor (`deploy/local.py`) and as a process of its own.
+"""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from learner.arena import Arena
+from learner.checkpoint import Checkpoint, load_newest, save
+from learner.config import LearnerConfig
+from learner.ingest import Ingest
+from learner.loop import LearnerLoop
+from learner.publisher import Publisher, Standing
+from learner.report import LearnerReporter
+from learner.samplers import FreshThenUniform
+from learner.segments import SegmentStore
+from learner.update import Learning
+from system.channel.protocol import PolicyChannel
+from system.clock import Clock, Every
+from system.config import ModelConfig, ReplayConfig
+from system.control.protocol import Control
+from system.errors import CheckpointError
+from system.limiter import ReplayLimiter
+from system.log.protocol import LogReader
+from system.models.agent import model_digest
+from system.models.weights import load_tensors
+from system.specs import EnvSpec
+from system.tick import Progress, Wait
+
+REPEAT_NOTICE_S = 1.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LearnerSetup:
+    """What one learner is told."""
+
+    config: LearnerConfig
+    replay: ReplayConfig
+    model: ModelConfig
+    folder: Path
+    """The run's folder: `checkpoints/`, `replay/` and `metrics.jsonl` are written there."""
+    frames: int
+    """Stop after so many frames (agent steps x action repeat); 0 goes on for ever."""
+    seed: int
+    who: str
+    """Process, for people: `host:pid`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LearnerSeams:
+    """Where a learner meets the rest of the fleet: in Redis or in memory, it cannot tell."""
+
+    reader: LogReader
+    channel: PolicyChannel
+    control: Control
+    clock: Clock
+
+
+class Learner:
+    """A learning process without its process.
+
+    The loop that uses it::
+
+        learner = Learner(setup, seams, spec)         # restores what the folder holds
+        while not (learner.finished or stopping):
+            turn = learner.tick()
+            if isinstance(turn, Wait):
+                clock.sleep(turn.seconds)
+        learner.close()
+
+    Raises:
+      CheckpointError: the folder's checkpoint is damaged or belongs to another model.
+      Fenced: (tick, close) a newer learner has taken over.
+    """
+
+    def __init__(self, setup: LearnerSetup, seams: LearnerSeams, spec: EnvSpec) -> None:
+        config, replay, clock = setup.config, setup.replay, seams.clock
+        self._setup, self._seams, self._spec = setup, seams, spec
+        torch.set_num_threads(config.torch_threads)
+        device = choose_device(config.device)
+        torch.manual_seed(setup.seed)
+        self._digest = model_digest(setup.model, spec)
+        self._report = LearnerReporter(
+            seams.control, clock, folder=setup.folder, who=setup.who, metrics_s=config.metrics_s
+        )
+        self.learning = Learning(config, setup.model, spec, device)
+        self.arena = Arena(
+            spec=spec, model=setup.model, batch_length=config.batch_length,
+            capacity_bytes=replay.capacity_bytes, device=device,
+        )  # fmt: skip
+        self._sampler = FreshThenUniform(setup.seed)
+        self._limiter = ReplayLimiter(
+            ratio=replay.ratio, update_steps=config.replayed_steps, min_steps=replay.min_steps
+        )
+        self._segments = SegmentStore(setup.folder / "replay", segment_bytes=replay.segment_bytes)
+        self._ingest = Ingest(
+            seams.reader, self._segments, self.arena, replay, clock, self._report.event
+        )
+        self._publisher = Publisher(
+            seams.channel, self.learning, clock, model_digest=self._digest,
+            publish_s=config.publish_s, on_event=self._report.event,
+        )  # fmt: skip
+        repeat, commit_due = spec.action_repeat, Every(config.commit_s)
+        self._loop = LearnerLoop(
+            ingest=self._ingest, arena=self.arena, sampler=self._sampler, limiter=self._limiter,
+            learning=self.learning, batch_size=config.batch_size,
+            max_steps=-(-setup.frames // repeat) if setup.frames else None,
+            after_update=self._after_update, commit_due=lambda: commit_due(clock.now()),
+        )  # fmt: skip
+        self._elapsed_before_s, self._started_s = 0.0, clock.now()
+        self._checkpoint_due = Every(config.checkpoint_s)
+        self._checkpoint_due(clock.now())
+        self._repeat_notice = Every(REPEAT_NOTICE_S)
+        self._begin()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the wanted frames are inserted and trained on."""
+        return self._loop.finished
+
+    @property
+    def updates(self) -> int:
+        """Updates so far, those before a restart included."""
+        return self._loop.updates
+
+    @property
+    def agent_steps(self) -> int:
+        """Steps inserted so far."""
+        return self.arena.end
+
+    @property
+    def frames(self) -> int:
+        """Simulator steps behind them: agent steps x action repeat."""
+        return self.arena.end * self._spec.action_repeat
+
+    @property
+    def policy_version(self) -> int:
+        """Number of broadcasts so far."""
+        return self._publisher.version
+
+    def tick(self) -> Progress | Wait:
+        """See `LearnerLoop.tick`; reports at the side."""
+        if self._repeat_notice(self._seams.clock.now()):
+            self._ingest.repeat_notice()
+        turn = self._loop.tick()
+        doing = f"waiting for {turn.reason}" if isinstance(turn, Wait) else turn.what
+        self._report.tick(
+            self.standing(), frames=self.frames, doing=doing, numbers=self._numbers,
+            losses=self._loop.metrics,
+        )  # fmt: skip
+        return turn
+
+    def close(self) -> None:
+        """Syncs the segments, broadcasts and saves for the last time."""
+        self._ingest.commit()
+        self._publisher.publish(self.standing(), now=True)
+        self.save()
+        self._segments.seal()
+        self._report.release()
+
+    def standing(self) -> Standing:
+        """Where the run stands now."""
+        return Standing(
+            epoch=self._segments.epoch,
+            update=self._loop.updates,
+            agent_steps=self.arena.end,
+            elapsed_s=self._elapsed_before_s + self._seams.clock.now() - self._started_s,
+        )
+
+    def save(self) -> Path:
+        """Writes a checkpoint; returns its folder."""
+        # What the weights were trained on must be on the disk before they are.
+        self._segments.commit()
+        return save(self._setup.folder / "checkpoints", self._checkpoint())
+
+    def _after_update(self) -> None:
+        self._publisher.publish(self.standing())
+        if self._checkpoint_due(self._seams.clock.now()):
+            self.save()
+
+    def _begin(self) -> None:
+        """Restores, takes the epoch, and speaks for the first time."""
+        checkpoint = load_newest(self._setup.folder / "checkpoints")
+        self._ingest.restore()
+        self._limiter.inserted = self.arena.end
+        version, epoch = 0, self._segments.epoch
+        if checkpoint is not None:
+            self._restore(checkpoint)
+            version = checkpoint.progress["version"]
+            epoch = max(epoch, checkpoint.progress["epoch"])
+        self._segments.epoch = self._seams.reader.claim_epoch(after=epoch)
+        self._publisher.resume(version)
+        self._ingest.commit()
+        self._publisher.publish(self.standing(), now=True)
+
+    def _checkpoint(self) -> Checkpoint:
+        standing, clock = self.standing(), self._seams.clock
+        generator: Any = self._sampler.uniform.generator.bit_generator.state
+        return Checkpoint(
+            model_digest=self._digest,
+            progress={
+                "epoch": standing.epoch,
+                "update": standing.update,
+                "version": self._publisher.version,
+                "agent_steps": standing.agent_steps,
+                "elapsed_s": standing.elapsed_s,
+                "time_s": clock.wall(),
+                "replayed": self._limiter.replayed,
+                "optimizer_steps": self.learning.optimizer.count,
+                "torch_generator": base64.b64encode(
+                    torch.get_rng_state().numpy().tobytes()
+                ).decode(),
+                "sampler_generator": generator,
+                "fresh": [[*key, track.fresh] for key, track in self.arena.tracks.items()],
+            },
+            tensors={
+                "weights": {k: v.cpu().contiguous() for k, v in self.learning.state_dict().items()},
+                "optimizer": {k: v.cpu() for k, v in self.learning.optimizer.tensors().items()},
+                "latents": self.arena.latent_tensors(),
+            },
+        )
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        if checkpoint.model_digest != self._digest:
+            raise CheckpointError(
+                f"the checkpoint in {self._setup.folder} is for model {checkpoint.model_digest}, "
+                f"this configuration is {self._digest}: size, spec or action differ"
+            )
+        progress, tensors = checkpoint.progress, checkpoint.tensors
+        try:
+            load_tensors({"": self.learning}, {f".{k}": v for k, v in tensors["weights"].items()})
+            self.learning.optimizer.load(tensors["optimizer"], progress["optimizer_steps"])
+            self.arena.load_latents(tensors["latents"])
+        except (ValueError, KeyError) as error:
+            raise CheckpointError(f"checkpoint in {self._setup.folder}: {error}") from None
+        self._loop.updates = progress["update"]
+        self._limiter.replayed = progress["replayed"]
+        self._elapsed_before_s = progress["elapsed_s"]
+        for slot, copy, fresh in progress["fresh"]:
+            if (slot, copy) in self.arena.tracks:
+                self.arena.tracks[slot, copy].fresh = fresh
+        self._sampler.uniform.generator.bit_generator.state = progress["sampler_generator"]
+        raw = np.frombuffer(base64.b64decode(progress["torch_generator"]), np.uint8)
+        torch.set_rng_state(torch.from_numpy(raw.copy()))
+
+    def _numbers(self) -> dict[str, float]:
+        return {
+            "learner/policy_version": self._publisher.version,
+            "replay/ratio": self._limiter.achieved(),
+            "replay/ratio_target": self._limiter.ratio,
+            "replay/steps": len(self.arena),
+            "replay/fill": len(self.arena) / self.arena.capacity,
+            "replay/bytes": self._segments.num_bytes(),
+            **{f"replay/chunks_{name}": n for name, n in self._ingest.counts.items()},
+        }
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` takes CUDA if there is one, else the CPU."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(name)

@@ -1,0 +1,104 @@
+"""What the learner tells people: `metrics.jsonl`, its lease, its numbers, and events."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+from torch import Tensor
+
+from learner.publisher import Standing
+from system.clock import Clock, Every
+from system.control.protocol import Control, Event, Lease, ProcessMetrics
+from system.errors import Unavailable
+
+LEASE_TTL_S = 10.0
+METRICS_TTL_S = 60.0
+HEARTBEAT_S = 1.0
+
+
+class LearnerReporter:
+    """Speaks at most once per interval; never raises because nobody listens."""
+
+    def __init__(
+        self, control: Control, clock: Clock, *, folder: Path, who: str, metrics_s: float
+    ) -> None:
+        self._control, self._clock, self._who = control, clock, who
+        self._path = folder / "metrics.jsonl"
+        self._write, self._beat = Every(metrics_s), Every(HEARTBEAT_S)
+        self._values: dict[str, float] = {}
+        self._before: tuple[float, int] = (clock.now(), 0)
+
+    def tick(
+        self,
+        standing: Standing,
+        *,
+        frames: int,
+        doing: str,
+        numbers: Callable[[], dict[str, float]],
+        losses: dict[str, Tensor],
+    ) -> None:
+        """Heartbeat every second, a line of metrics every `metrics_s`."""
+        now_s = self._clock.now()
+        if self._write(now_s):
+            self._values = self._collect(standing, frames, numbers(), losses)
+            line = {
+                "time_s": round(standing.elapsed_s, 3), "frames": frames,
+                "updates": standing.update, **self._values,
+            }  # fmt: skip
+            with self._path.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+        if self._beat(now_s):
+            self._say(standing, doing)
+
+    def event(self, kind: str, text: str) -> None:
+        """Records what happened."""
+        try:
+            self._control.record(
+                Event(time_s=self._clock.wall(), role="learner", slot=0, kind=kind, text=text)
+            )
+        except Unavailable:
+            return
+
+    def release(self) -> None:
+        """Gives the lease back at an orderly exit."""
+        try:
+            self._control.release("learner", 0)
+        except Unavailable:
+            return
+
+    def _collect(
+        self,
+        standing: Standing,
+        frames: int,
+        numbers: dict[str, float],
+        losses: dict[str, Tensor],
+    ) -> dict[str, float]:
+        now_s = self._clock.now()
+        then_s, updates = self._before
+        self._before = (now_s, standing.update)
+        rate = (standing.update - updates) / (now_s - then_s) if now_s > then_s else 0.0
+        values = {
+            "learner/updates": standing.update,
+            "learner/frames": frames,
+            "learner/updates_per_s": rate if updates else 0.0,
+            "learner/elapsed_s": standing.elapsed_s,
+            **numbers,
+            **{name: float(value) for name, value in losses.items()},
+        }
+        return {name: float(f"{v:.6g}") for name, v in values.items() if math.isfinite(v)}
+
+    def _say(self, standing: Standing, doing: str) -> None:
+        time_s = self._clock.wall()
+        lease = Lease(
+            role="learner", slot=0, incarnation=standing.epoch, who=self._who, doing=doing,
+            time_s=time_s,
+        )  # fmt: skip
+        metrics = ProcessMetrics(role="learner", slot=0, time_s=time_s, values=self._values)
+        try:
+            self._control.renew(lease, ttl_s=LEASE_TTL_S)
+            self._control.put_metrics(metrics, ttl_s=METRICS_TTL_S)
+        except Unavailable:
+            return

@@ -1,0 +1,131 @@
+"""What every control plane must do: the same suite over memory and a real server."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+
+import numpy as np
+import pytest
+
+from deploy.redis_server import EmbeddedRedis
+from system.codec import pack
+from system.control.memory import MAX_EVENTS, MemoryControl
+from system.control.protocol import Control, Desired, Event, Lease, ProcessMetrics
+from system.control.redis import RedisControl
+from system.errors import RejectedChunk
+from system.keys import Keys
+from system.redis_client import connect
+
+OpenControl = Callable[[], Control]
+
+
+@pytest.fixture(params=["memory", "redis"])
+def open_control(request: pytest.FixtureRequest, run_name: str) -> OpenControl:
+    if request.param == "memory":
+        memory = MemoryControl()
+        return lambda: memory
+    server: EmbeddedRedis = request.getfixturevalue("redis_server")
+    return lambda: RedisControl(server.url, run_name)
+
+
+@pytest.fixture
+def control(open_control: OpenControl) -> Iterator[Control]:
+    with closing(open_control()) as opened:
+        yield opened
+
+
+def lease(role: str = "actor", slot: int = 0, doing: str = "acting") -> Lease:
+    return Lease(role=role, slot=slot, incarnation=2, who="host:1", doing=doing, time_s=1.5)
+
+
+def test_desired_counts_real_changes(control: Control) -> None:
+    assert control.desired() == Desired()
+    assert control.change_desired(actors=3) == Desired(generation=1, actors=3)
+    assert control.change_desired(actors=3) == Desired(generation=1, actors=3)
+    assert control.change_desired() == Desired(generation=1, actors=3)
+    assert control.change_desired(stopping=True) == Desired(generation=2, actors=3, stopping=True)
+    wish = control.change_desired(actors=0, stopping=False)
+    assert wish == control.desired() == Desired(generation=3)
+
+
+def test_desired_loses_no_change_to_a_race(open_control: OpenControl) -> None:
+    def change_often(first: int) -> None:
+        with closing(open_control()) as own:
+            for number in range(20):
+                own.change_desired(actors=first + number)
+
+    threads = [threading.Thread(target=change_often, args=(start,)) for start in (100, 200, 300)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with closing(open_control()) as own:
+        assert own.desired().generation == 60
+
+
+def test_leases_come_back_ordered_and_whole(control: Control) -> None:
+    assert control.leases() == []
+    for one in (lease(slot=10), lease(slot=2), lease("learner"), lease(slot=2, doing="waiting")):
+        control.renew(one, ttl_s=60)
+    assert control.leases() == [lease(slot=2, doing="waiting"), lease(slot=10), lease("learner")]
+    control.release("actor", 2)
+    control.release("actor", 77)
+    assert control.leases() == [lease(slot=10), lease("learner")]
+
+
+def test_leases_and_metrics_expire(control: Control) -> None:
+    control.renew(lease(), ttl_s=0.05)
+    control.renew(lease(slot=1), ttl_s=60)
+    control.put_metrics(ProcessMetrics(role="actor", slot=0, time_s=1.0), ttl_s=0.05)
+    time.sleep(0.1)
+    assert control.leases() == [lease(slot=1)]
+    assert control.metrics() == []
+
+
+def test_metrics_replace_each_other(control: Control) -> None:
+    for slot, value in ((1, 1.0), (0, 2.5), (1, float("inf"))):
+        metrics = ProcessMetrics(role="actor", slot=slot, time_s=0.0, values={"fps": value})
+        control.put_metrics(metrics, ttl_s=60)
+    control.renew(lease(), ttl_s=60)
+    assert [(found.slot, found.values) for found in control.metrics()] == [
+        (0, {"fps": 2.5}),
+        (1, {"fps": float("inf")}),
+    ]
+
+
+def test_metrics_may_hold_numpy_and_whole_numbers(control: Control) -> None:
+    values = {"a": np.float32(0.5), "b": 3, "c": np.int64(4)}
+    metrics = ProcessMetrics(role="learner", slot=0, time_s=7, values=values)  # type: ignore[arg-type]
+    control.put_metrics(metrics, ttl_s=60)
+    assert control.metrics()[0].values == {"a": 0.5, "b": 3.0, "c": 4.0}
+
+
+def test_events_keep_the_newest_in_order(control: Control) -> None:
+    assert control.events() == []
+    for number in range(MAX_EVENTS + 5):
+        control.record(Event(time_s=number, role="actor", slot=0, kind="tested", text=f"{number}"))
+    newest = MAX_EVENTS + 4
+    assert [event.text for event in control.events(last=2)] == [f"{newest - 1}", f"{newest}"]
+    assert len(control.events(last=5000)) == MAX_EVENTS
+
+
+def test_runs_do_not_see_each_other_even_with_wildcards_in_their_names(
+    redis_server: EmbeddedRedis,
+) -> None:
+    one, other = RedisControl(redis_server.url, "a*[b]"), RedisControl(redis_server.url, "aXXb")
+    for number, control in enumerate((one, other)):
+        control.renew(lease(slot=number), ttl_s=60)
+    assert one.leases() == [lease(slot=0)]
+    assert other.leases() == [lease(slot=1)]
+
+
+@pytest.mark.parametrize("data", [b"", b"\x80\x04", pack({}), pack({"generation": "1"})])
+def test_a_forged_record_is_rejected(
+    redis_server: EmbeddedRedis, run_name: str, data: bytes
+) -> None:
+    connect(redis_server.url).call("SET", Keys(run_name).desired, data)
+    with pytest.raises(RejectedChunk):
+        RedisControl(redis_server.url, run_name).desired()
