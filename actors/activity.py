@@ -25,7 +25,7 @@ class Activity:
 
     @property
     def current(self) -> str:
-        """What is being done now, one word."""
+        """What goes on now, one word."""
         return self._current
 
     def switch(self, activity: str) -> None:

@@ -87,8 +87,9 @@ class RedisConnection:
         self.timeout_s = timeout_s
         self.lock = threading.RLock()
         """Held for one call; hold it over several to keep them together (WATCH ... EXEC)."""
-        self._pool = _pool(url, timeout_s)
-        self._link: _Link | None = None
+        # One object for good: the pool counts what it makes, not what is open.
+        self._link = cast(_Link, _pool(url, timeout_s).make_connection())
+        self._connected = False
 
     def call(self, *command: Argument) -> Reply:
         """Sends one command and returns its reply.
@@ -100,12 +101,11 @@ class RedisConnection:
         """
         with self.lock:
             try:
-                link = self._link
-                if link is None:
-                    link = self._link = cast(_Link, self._pool.make_connection())
-                    link.connect()
-                link.send_command(*command)
-                reply = link.read_response()
+                if not self._connected:
+                    self._link.connect()
+                    self._connected = True
+                self._link.send_command(*command)
+                reply = self._link.read_response()
             except redis.exceptions.ResponseError as error:
                 raise self._translate(str(command[0]), error) from error
             except (redis.exceptions.RedisError, OSError) as error:
@@ -120,9 +120,8 @@ class RedisConnection:
     def drop(self) -> None:
         """Closes the socket; the next call connects again."""
         with self.lock:
-            link, self._link = self._link, None
-            if link is not None:
-                link.disconnect()
+            self._connected = False
+            self._link.disconnect()
 
     def close(self) -> None:
         """Releases the socket."""

@@ -61,10 +61,7 @@ class WriterCounters:
 
 
 class SlotWriter:
-    """Writes one slot's Chunks. Single-threaded; `incarnation` is None until `try_claim` succeeds.
-
-    The loop that uses it is in the module's docstring.
-    """
+    """Writes one slot's Chunks. Single-threaded; `incarnation` is None until `try_claim` succeeds."""
 
     def __init__(
         self,
@@ -90,7 +87,7 @@ class SlotWriter:
         self._log = log
         self._slot = slot
         self._claim = claim
-        self._limits = (spool_chunks, retain_bytes)
+        self._limits = {"spool_chunks": spool_chunks, "retain_bytes": retain_bytes}
         self._clock = clock
         self._backoff = Backoff()
         self._spool: Spool | None = None
@@ -169,7 +166,7 @@ class SlotWriter:
 
     @property
     def settled(self) -> bool:
-        """Whether everything offered is durable: then not even a wiped store can lose it."""
+        """Whether everything offered is durable: not even a wiped store can lose it."""
         return self._claimed().num_retained == 0
 
     @property
@@ -207,8 +204,7 @@ class SlotWriter:
         item = Item(entry_id=EntryId(incarnation, 0), payload=encode_claim(self._claim))
         if self._log.append(item.entry_id, item.payload, create=True) is AppendReply.REFUSED:
             return self._wait("claim", CLAIM_WAIT_S)
-        spool_chunks, retain_bytes = self._limits
-        self._spool = Spool(item, spool_chunks=spool_chunks, retain_bytes=retain_bytes)
+        self._spool = Spool(item, **self._limits)
         self.incarnation = incarnation
         self._probe_due_s = now_s + PROBE_INTERVAL_S
         self._backoff.succeeded()

@@ -1,0 +1,75 @@
+"""One process: actors, learner and evaluator take turns over a log in memory.
+
+::
+
+    while not finished:  learner.tick(), actor.tick() ..., evaluator.tick()
+
+The same objects as in `deploy/topology.py`; for debugging, for tests, for machines without Ray.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from actors.actor import Actor
+from deploy.evaluator import Evaluator
+from deploy.parts import Place, build_actor, build_evaluator, build_learner, memory_place
+from deploy.run_folder import RunRecord
+from learner.learner import Learner
+from system.tick import Progress, Wait
+
+DRAIN_TURNS = 10_000
+
+
+class LocalRun:
+    """The one-process twin.
+
+    The loop that uses it::
+
+        run = LocalRun(record, folder)
+        while not run.finished:
+            run.turn()
+        run.close()
+    """
+
+    def __init__(
+        self, record: RunRecord, folder: Path, while_busy: Callable[[], None] = lambda: None
+    ) -> None:
+        """`while_busy` is called after every turn that is not an evaluation's step."""
+        self.place: Place = memory_place()
+        self._while_busy = while_busy
+        self.place.control.change_desired(actors=record.config.fleet.actors)
+        # The learner first: actors can claim their slots only when it has spoken.
+        self.learner: Learner = build_learner(record, folder, self.place)
+        slots = range(record.config.fleet.actors)
+        self.actors: list[Actor] = [build_actor(record, slot, self.place) for slot in slots]
+        self.evaluator: Evaluator = build_evaluator(record, folder, self.place)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the frame limit is reached."""
+        return self.learner.finished
+
+    def turn(self) -> None:
+        """Everybody once; sleeps only when nobody could do anything."""
+        turns = [member.tick() for member in (self.learner, *self.actors, self.evaluator)]
+        self._while_busy()
+        if not any(isinstance(turn, Progress) for turn in turns):
+            waits = [turn.seconds for turn in turns if isinstance(turn, Wait)]
+            self.place.clock.sleep(min(waits))
+
+    def close(self) -> None:
+        """Drains the actors, saves, measures the last policy of a finished run."""
+        finished = self.finished
+        for _ in range(0 if finished else DRAIN_TURNS):
+            drained = [actor.drain() == Progress("drained") for actor in self.actors]
+            self.learner.tick()
+            if all(drained) and all(actor.settled for actor in self.actors):
+                break
+        for actor in self.actors:
+            actor.close()
+        self.learner.close()
+        if finished:
+            self.evaluator.finish()
+        self.evaluator.close()

@@ -1,0 +1,136 @@
+"""Builds actors, learner and evaluator from a RunConfig: the same for both ways to run.
+
+::
+
+    Place (where the processes of a run meet)      memory_place()        redis_place(url, run_id)
+      |-- build_actor(record, slot, place)              |                       |
+      |-- build_learner(record, folder, place)     deploy/local.py        deploy/topology.py
+      `-- build_evaluator(record, folder, place)
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from actors.actor import Actor, ActorSetup, Seams
+from actors.agent import Agent
+from deploy.config import RunConfig
+from deploy.evaluator import Evaluator
+from deploy.run_folder import RunRecord
+from learner.learner import Learner, LearnerSeams, LearnerSetup
+from system.channel.memory import MemoryChannel
+from system.channel.protocol import PolicyChannel
+from system.channel.redis import RedisChannel
+from system.clock import Clock, SystemClock
+from system.control.memory import MemoryControl
+from system.control.protocol import Control
+from system.control.redis import RedisControl
+from system.log.memory import MemoryLog
+from system.log.protocol import Claim
+from system.log.redis import RedisLog
+from system.log.writer import SlotWriter
+from system.models.agent import PolicyAgent
+from system.specs import EnvSpec
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """Where the processes of one run meet."""
+
+    log: MemoryLog | RedisLog
+    channel: PolicyChannel
+    control: Control
+    clock: Clock
+
+
+def memory_place() -> Place:
+    """For one process."""
+    clock = SystemClock()
+    return Place(
+        log=MemoryLog(), channel=MemoryChannel(), control=MemoryControl(clock), clock=clock
+    )
+
+
+def redis_place(url: str, run_id: str) -> Place:
+    """For many; each process makes its own, connections are opened on first use."""
+    return Place(
+        log=RedisLog(url=url, run=run_id),
+        channel=RedisChannel(url, run_id),
+        control=RedisControl(url, run_id),
+        clock=SystemClock(),
+    )
+
+
+def who() -> str:
+    """`host:pid:life`: this process, told apart from a later one with the same number."""
+    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(2)}"
+
+
+def build_actor(record: RunRecord, slot: int, place: Place) -> Actor:
+    """An actor for one slot.
+
+    Raises:
+      ConfigError: the environment cannot be built, or is not the one the run was made for.
+    """
+    config, name = record.config, who()
+    claim = Claim(who=name, spec_digest=record.spec.digest, num_copies=config.actor.copies)
+    writer = SlotWriter(
+        place.log.slot_log(slot),
+        slot=slot,
+        claim=claim,
+        spool_chunks=config.actor.spool_chunks,
+        retain_bytes=config.actor.retain_bytes,
+        clock=place.clock,
+    )
+    setup = ActorSetup(
+        env=config.env,
+        actor=config.actor,
+        chunk_length=config.replay.chunk_length,
+        slot=slot,
+        seed=config.seed,
+        who=name,
+    )
+    seams = Seams(
+        writer=writer, channel=place.channel, control=place.control, clock=place.clock
+    )  # fmt: skip
+    return Actor(setup, seams, new_agent(config))
+
+
+def build_learner(record: RunRecord, folder: Path, place: Place) -> Learner:
+    """The learner of a run; it restores what the folder holds.
+
+    Raises:
+      CheckpointError: the folder's checkpoint cannot be used.
+    """
+    config = record.config
+    setup = LearnerSetup(
+        config=config.learner,
+        replay=config.replay,
+        model=config.model,
+        folder=folder,
+        frames=config.frames,
+        seed=config.seed,
+        who=who(),
+    )
+    seams = LearnerSeams(
+        reader=place.log.reader(), channel=place.channel, control=place.control, clock=place.clock
+    )
+    return Learner(setup, seams, record.spec)
+
+
+def build_evaluator(record: RunRecord, folder: Path, place: Place) -> Evaluator:
+    """The evaluator of a run."""
+    return Evaluator(
+        record.config, record.spec, folder, place.channel, place.control, place.clock,
+        new_agent=new_agent(record.config), who=who(),
+    )  # fmt: skip
+
+
+def new_agent(config: RunConfig) -> Callable[[EnvSpec], Agent]:
+    """Random weights by the run's seed, the same in every process until the first broadcast."""
+    return lambda spec: PolicyAgent(config.model, spec, seed=config.seed)
