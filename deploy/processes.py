@@ -118,8 +118,9 @@ class EvaluatorProcess:
     def drain(self, *, final: bool = False) -> None:
         """Asks it to exit; with `final` after it has measured the last policy."""
         self._final = final
-        self._draining.set()
+        # Before `set`: the last evaluation, which follows it, must not be the one interrupted.
         self._interrupt()
+        self._draining.set()
 
     def _run(self) -> Outcome:
         place = self._order.place()

@@ -54,7 +54,10 @@ class Ingest:
     ) -> None:
         self._reader, self._segments, self._arena = reader, segments, arena
         self._replay, self._clock, self._on_event = replay, clock, on_event
-        self._read: dict[int, EntryId] = {s: c.stored for s, c in segments.cursors.items()}
+        self._read: dict[int, EntryId] = {}
+        """Last entry of each slot that was read."""
+        self._taken: dict[int, EntryId] = {}
+        """Last entry of each slot that was stored or rejected."""
         self._pending: deque[Entry] = deque()
         self._look, self._trim = Every(LOOK_FOR_SLOTS_S), Every(TRIM_S)
         self._tick = 0
@@ -71,6 +74,7 @@ class Ingest:
             if record.entry_id.sequence:
                 self._arena.insert(decode_chunk(record.payload, spec=self._arena.spec))
         self._read = {slot: cursor.stored for slot, cursor in self._segments.cursors.items()}
+        self._taken = dict(self._read)
 
     def insert_next(self) -> bool:
         """Inserts one Chunk if the log has one; False if it has none or cannot be reached."""
@@ -89,7 +93,7 @@ class Ingest:
         notice = Notice(
             epoch=self._segments.epoch,
             tick=self._tick,
-            slots={slot: self._say(cursor) for slot, cursor in self._segments.cursors.items()},
+            slots={slot: self._say(slot, taken) for slot, taken in self._taken.items()},
         )
         try:
             self._reader.publish(notice)
@@ -105,12 +109,12 @@ class Ingest:
         """Makes the next `commit` speak even if nothing is new: the store may have been wiped."""
         self._unsaid = True
 
-    def _say(self, cursor: SlotCursor) -> SlotNotice:
-        stored = cursor.stored
+    def _say(self, slot: int, taken: EntryId) -> SlotNotice:
+        cursor = self._segments.cursors.get(slot, SlotCursor())
         lead = self._replay.lead_chunks * cursor.num_copies
         return SlotNotice(
-            durable=stored,
-            granted=EntryId(stored.incarnation, stored.sequence + lead),
+            durable=taken,
+            granted=EntryId(taken.incarnation, taken.sequence + lead),
             holder=cursor.holder,
         )
 
@@ -133,14 +137,16 @@ class Ingest:
     def _take(self, entry: Entry) -> bool:
         """Stores one entry; True if it was a Chunk and is now in the arena."""
         record = Record(slot=entry.slot, entry_id=entry.entry_id, payload=entry.payload)
-        before = self._segments.cursors.get(entry.slot, SlotCursor()).stored
+        before = self._taken.get(entry.slot, ZERO_ID)
+        self._taken[entry.slot] = entry.entry_id
+        self._unsaid = True
         try:
             chunk = self._check(record)
         except RejectedChunk as error:
+            # It counts as taken: its author may forget it and must not starve for credit.
             self.counts[f"rejected_{error.reason}"] += 1
             self._on_event("chunk_rejected", f"slot {entry.slot} {entry.entry_id}: {error}")
             return False
-        self._unsaid = True
         self._segments.append(record, ordinal=self._arena.end)
         if chunk is None:
             return False

@@ -4,6 +4,5 @@
 - `codec`, `keys`: bytes on the wire, names in Redis
 - `log`, `channel`, `control`: Chunks in, weights out, who is alive; each in memory and on Redis
 - `limiter`: the rule that keeps the replay ratio
-- `metrics`: numbers of one process
 - `models`: forward-only networks, the only part that imports torch
 """

@@ -61,7 +61,7 @@ class WriterCounters:
 
 
 class SlotWriter:
-    """Writes one slot's Chunks. Single-threaded; `incarnation` is None until `try_claim` succeeds."""
+    """Writes one slot's Chunks. Single-threaded; `incarnation` is None before the claim."""
 
     def __init__(
         self,

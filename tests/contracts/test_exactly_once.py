@@ -170,3 +170,57 @@ ExactlyOnce.TestCase.settings = settings(
     max_examples=200, stateful_step_count=40, deadline=None, print_blob=True
 )
 TestExactlyOnce = ExactlyOnce.TestCase
+
+
+def claimed(machine: ExactlyOnce) -> Life:
+    machine.living.tick()
+    assert machine.living.writer.incarnation is not None
+    return machine.living
+
+
+def test_a_forgotten_process_cannot_hide_from_the_holder_that_the_store_was_wiped() -> None:
+    """Too rare for chance: the holder must not append to a stream that another made again."""
+    machine = ExactlyOnce()
+    machine.start()
+    forgotten = claimed(machine)
+    machine.learner.turn()
+    machine.act(count=1)
+    machine.write(fault=None, count=1)
+    machine.actor_restarts(keep=True)
+    holder = claimed(machine)
+    machine.learner.turn()
+    machine.act(count=2)
+    machine.write(fault=None, count=2)
+    assert holder.writer.drained  # received, and not read by anybody
+    machine.store_wiped(broken=False)
+    for _ in range(4):
+        forgotten.offer()
+        forgotten.tick()
+    machine.act(count=1)
+    machine.write(fault=None, count=1)
+    machine.learner_turns()
+    machine.zombie_continues(fault=None, index=0, count=4)
+    machine.ledgers_are_right()
+    machine.teardown()
+
+
+def test_two_claims_of_one_number_have_one_author() -> None:
+    """A wiped store gave the number twice; the learner names the one it saw."""
+    machine = ExactlyOnce()
+    machine.start()
+    forgotten = claimed(machine)
+    machine.store_wiped(broken=False)
+    machine.learner_speaks()
+    machine.actor_restarts(keep=True)
+    holder = claimed(machine)
+    assert holder.writer.incarnation == forgotten.writer.incarnation
+    machine.learner.turn()
+    forgotten.offer()
+    machine.act(count=2)
+    for _ in range(3):
+        forgotten.tick()
+        holder.tick()
+    assert forgotten.fenced
+    machine.ledgers_are_right()
+    machine.teardown()
+    assert len(machine.learner.durable.ledger[0]) == 2

