@@ -71,7 +71,13 @@ def text_plot(curve: Sequence[Point], *, width: int = 60, height: int = 8) -> st
     heights = [1 + round((value - low) / span * (8 * height - 1)) for value in values]
     rows = []
     for row in range(height - 1, -1, -1):
-        label = f"{high:9.1f} ┤" if row == height - 1 else f"{low:9.1f} ┤" if row == 0 else " " * 10 + "│"
+        label = (
+            f"{high:9.1f} ┤"
+            if row == height - 1
+            else f"{low:9.1f} ┤"
+            if row == 0
+            else " " * 10 + "│"
+        )
         cells = (LEVELS[min(max(eighths - 8 * row, 0), 8)] for eighths in heights)
         rows.append(label + "".join(cells))
     first, last = f"{curve[0].frames:,}", f"{curve[-1].frames:,} frames"

@@ -17,11 +17,11 @@ from actors.agent import Agent
 from actors.envs.batched import FaultTolerantEnv
 from actors.envs.registry import make_env
 from actors.evaluate import EvaluationResult, evaluate
-from deploy.config import RunConfig
 from deploy.files import append_line, read_lines
-from system.channel.protocol import PolicyChannel
-from system.clock import Clock, Every
-from system.control.protocol import Control, Lease, ProcessMetrics
+from deploy.place import Place
+from deploy.run_folder import RunRecord
+from system.clock import Every
+from system.control.protocol import Lease, ProcessMetrics
 from system.errors import RejectedChunk, Unavailable
 from system.specs import EnvSpec
 from system.tick import Progress, Wait
@@ -36,7 +36,7 @@ SEED_OFFSET = 1_000_003
 """Evaluation copies are seeded apart from acting ones."""
 
 
-class Interrupted(Exception):  # noqa: N818
+class Interrupted(Exception):
     """The evaluation was asked to end before its episodes did."""
 
 
@@ -66,9 +66,9 @@ class _Attended:
         self.spec, self.num_copies = env.spec, env.num_copies
         self._env, self._attend = env, attend
 
-    def reset(self) -> TimeStep:
+    def reset(self, *, seed: int | None = None) -> TimeStep:
         self._attend()
-        return self._env.reset()
+        return self._env.reset(seed=seed)
 
     def step(self, action: NDArray[np.float32]) -> TimeStep:
         self._attend()
@@ -92,21 +92,29 @@ class Evaluator:
     """
 
     def __init__(
-        self, config: RunConfig, spec: EnvSpec, folder: Path, channel: PolicyChannel,
-        control: Control, clock: Clock, *, new_agent: Callable[[EnvSpec], Agent], who: str,
-    ) -> None:  # fmt: skip  # noqa: PLR0913
-        self._config, self._folder = config, folder
-        self._channel, self._control, self._clock, self._who = channel, control, clock, who
+        self,
+        record: RunRecord,
+        folder: Path,
+        place: Place,
+        *,
+        new_agent: Callable[[EnvSpec], Agent],
+        who: str,
+    ) -> None:
+        config = record.config
+        self._config, self._who = config, who
+        self._channel, self._control, self._clock = place.channel, place.control, place.clock
+        # The same for every evaluation: policies are compared in pairs.
+        self._seed = config.seed + SEED_OFFSET
         self._path = folder / "metrics.jsonl"
         frames = [line["frames"] for line in read_lines(self._path) if "eval/return_mean" in line]
         rule = EvaluationRule(config.evaluation.every_frames, max(frames, default=None))
         self._rule = rule
         self._beat_due, self._poll_due = Every(HEARTBEAT_S), Every(POLL_S)
-        self._agent = new_agent(spec)
+        self._agent = new_agent(record.spec)
         self._env = make_env(
             config.env,
             num_copies=config.evaluation.copies,
-            seed=config.seed + SEED_OFFSET,
+            seed=self._seed,
             while_waiting=lambda: self._beat("evaluating"),
         )
         self._seen = (0, 0)
@@ -124,7 +132,7 @@ class Evaluator:
         if snapshot.update == 0 or not self._rule.due(self._frames(snapshot)):
             return Wait("frames", POLL_S / 5)
         try:
-            self._measure(snapshot, self._config.evaluation.episodes)
+            self._measure(snapshot, self._config.evaluation.episodes, seed=self._seed)
         except Interrupted:
             return Wait("nothing")
         return Progress("evaluated")
@@ -135,7 +143,8 @@ class Evaluator:
         self._seen = (0, 0)
         snapshot = self._newest()
         if snapshot is not None:
-            self._measure(snapshot, self._config.evaluation.final_episodes)
+            # Episodes that no earlier evaluation has played.
+            self._measure(snapshot, self._config.evaluation.final_episodes, seed=self._seed + 1)
 
     def interrupt(self) -> None:
         """Ends a running evaluation at its next step; callable from another thread."""
@@ -158,10 +167,10 @@ class Evaluator:
     def _frames(self, snapshot: Snapshot) -> int:
         return snapshot.agent_steps * self._config.env.action_repeat
 
-    def _measure(self, snapshot: Snapshot, episodes: int) -> None:
+    def _measure(self, snapshot: Snapshot, episodes: int, *, seed: int) -> None:
         self._agent.load(snapshot)
         env = _Attended(self._env, self._attend)
-        result = evaluate(self._agent, env, episodes=episodes)
+        result = evaluate(self._agent, env, episodes=episodes, seed=seed)
         self._tell(snapshot, result)
 
     def _attend(self) -> None:

@@ -9,12 +9,12 @@ The same objects as in `deploy/topology.py`; for debugging, for tests, for machi
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from actors.actor import Actor
 from deploy.evaluator import Evaluator
-from deploy.parts import Place, build_actor, build_evaluator, build_learner, memory_place
+from deploy.parts import build_actor, build_evaluator, build_learner
+from deploy.place import Place, memory_place
 from deploy.run_folder import RunRecord
 from learner.learner import Learner
 from system.tick import Progress, Wait
@@ -33,12 +33,8 @@ class LocalRun:
         run.close()
     """
 
-    def __init__(
-        self, record: RunRecord, folder: Path, while_busy: Callable[[], None] = lambda: None
-    ) -> None:
-        """`while_busy` is called after every turn that is not an evaluation's step."""
+    def __init__(self, record: RunRecord, folder: Path) -> None:
         self.place: Place = memory_place()
-        self._while_busy = while_busy
         self.place.control.change_desired(actors=record.config.fleet.actors)
         # The learner first: actors can claim their slots only when it has spoken.
         self.learner: Learner = build_learner(record, folder, self.place)
@@ -53,8 +49,8 @@ class LocalRun:
 
     def turn(self) -> None:
         """Everybody once; sleeps only when nobody could do anything."""
-        turns = [member.tick() for member in (self.learner, *self.actors, self.evaluator)]
-        self._while_busy()
+        turns = [self.learner.tick(), *(actor.tick() for actor in self.actors)]
+        turns.append(self.evaluator.tick())
         if not any(isinstance(turn, Progress) for turn in turns):
             waits = [turn.seconds for turn in turns if isinstance(turn, Wait)]
             self.place.clock.sleep(min(waits))

@@ -10,65 +10,20 @@
 
 from __future__ import annotations
 
-import os
-import secrets
-import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from actors.actor import Actor, ActorSetup, Seams
 from actors.agent import Agent
 from deploy.config import RunConfig
 from deploy.evaluator import Evaluator
+from deploy.place import Place, who
 from deploy.run_folder import RunRecord
 from learner.learner import Learner, LearnerSeams, LearnerSetup
-from system.channel.memory import MemoryChannel
-from system.channel.protocol import PolicyChannel
-from system.channel.redis import RedisChannel
-from system.clock import Clock, SystemClock
-from system.control.memory import MemoryControl
-from system.control.protocol import Control
-from system.control.redis import RedisControl
-from system.log.memory import MemoryLog
 from system.log.protocol import Claim
-from system.log.redis import RedisLog
 from system.log.writer import SlotWriter
 from system.models.agent import PolicyAgent
 from system.specs import EnvSpec
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Place:
-    """Where the processes of one run meet."""
-
-    log: MemoryLog | RedisLog
-    channel: PolicyChannel
-    control: Control
-    clock: Clock
-
-
-def memory_place() -> Place:
-    """For one process."""
-    clock = SystemClock()
-    return Place(
-        log=MemoryLog(), channel=MemoryChannel(), control=MemoryControl(clock), clock=clock
-    )
-
-
-def redis_place(url: str, run_id: str) -> Place:
-    """For many; each process makes its own, connections are opened on first use."""
-    return Place(
-        log=RedisLog(url=url, run=run_id),
-        channel=RedisChannel(url, run_id),
-        control=RedisControl(url, run_id),
-        clock=SystemClock(),
-    )
-
-
-def who() -> str:
-    """`host:pid:life`: this process, told apart from a later one with the same number."""
-    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(2)}"
 
 
 def build_actor(record: RunRecord, slot: int, place: Place) -> Actor:
@@ -125,10 +80,7 @@ def build_learner(record: RunRecord, folder: Path, place: Place) -> Learner:
 
 def build_evaluator(record: RunRecord, folder: Path, place: Place) -> Evaluator:
     """The evaluator of a run."""
-    return Evaluator(
-        record.config, record.spec, folder, place.channel, place.control, place.clock,
-        new_agent=new_agent(record.config), who=who(),
-    )  # fmt: skip
+    return Evaluator(record, folder, place, new_agent=new_agent(record.config), who=who())
 
 
 def new_agent(config: RunConfig) -> Callable[[EnvSpec], Agent]:

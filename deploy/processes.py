@@ -14,7 +14,8 @@ from pathlib import Path
 
 import torch
 
-from deploy.parts import Place, build_actor, build_evaluator, build_learner, redis_place
+from deploy.parts import build_actor, build_evaluator, build_learner
+from deploy.place import Place, redis_place
 from deploy.run_folder import RunRecord
 from system.errors import Fenced, UserError
 from system.tick import Progress, Wait

@@ -220,7 +220,7 @@ def _describe(config: RunConfig, spec: EnvSpec, run_id: str) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "run_id": run_id,
-        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "dreamfleet": version(),
         "git": _git_commit(),
         "hardware": _hardware(),
@@ -245,7 +245,7 @@ def _git_commit() -> dict[str, Any] | None:
     commands = ("rev-parse", "HEAD"), ("status", "--porcelain", "--untracked-files=no")
     outputs = []
     for command in commands:
-        done = subprocess.run([git, "-C", here, *command], capture_output=True, text=True)  # noqa: PLW1510
+        done = subprocess.run([git, "-C", here, *command], capture_output=True, text=True)
         if done.returncode:
             return None
         outputs.append(done.stdout.strip())
@@ -258,7 +258,9 @@ def _hardware() -> dict[str, Any]:
         "machine": platform.machine(),
         "system": platform.platform(),
         "python": platform.python_version(),
-        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cpus": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
     }
 

@@ -10,7 +10,7 @@ from typing import Any
 CAUGHT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class Forced(BaseException):  # noqa: N818
+class Forced(BaseException):
     """The user insisted; nothing may be waited for."""
 
 

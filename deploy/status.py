@@ -46,8 +46,9 @@ class MetricsTail:
         except ValueError:
             return
         if "eval/return_mean" in values:
-            # Its facts are those of the measured policy, older than the learner's.
-            values = {key: value for key, value in values.items() if key.startswith("eval/")}
+            # Its facts are those of the measured policy, mostly older than the learner's.
+            for key in ("time_s", "frames", "updates"):
+                values[key] = max(values[key], self.values.get(key, 0))
         self.values.update(values)
 
 
@@ -173,7 +174,7 @@ def _fleet(
 
 
 def _last_words(events: list[Event]) -> dict[int, str]:
-    """slot -> the newest event that explains why its actor is not there."""
+    """Slot -> the newest event that explains why its actor is not there."""
     return {event.slot: event.text for event in events if event.kind in _PENDING}
 
 

@@ -12,9 +12,10 @@ the processes go on.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
+from deploy.config import FleetConfig
 from deploy.processes import Outcome
 from deploy.reconcile import (
     EVALUATOR,
@@ -87,6 +88,28 @@ class Server(Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SupervisorSeams:
+    """What a supervisor looks at and acts on."""
+
+    fleet: Fleet
+    control: Control
+    clock: Clock
+    server: Server | None = None
+    """The embedded Redis; None if the server is not ours to start."""
+
+
+def rules_of(config: FleetConfig) -> Rules:
+    """The supervisor's patience, as configured."""
+    return Rules(
+        lost_after_s=config.lost_after_s,
+        start_after_s=config.start_after_s,
+        grace_s=config.grace_s,
+        backoff_first_s=config.backoff_first_s,
+        backoff_longest_s=config.backoff_longest_s,
+    )
+
+
 class Supervisor:
     """One run's supervisor.
 
@@ -100,11 +123,16 @@ class Supervisor:
     """
 
     def __init__(
-        self, fleet: Fleet, control: Control, clock: Clock, rules: Rules, *,
-        who: str, server: Server | None = None, on_event: Callable[[Event], None] = lambda _: None,
-    ) -> None:  # fmt: skip
-        self._fleet, self._control, self._clock, self._rules = fleet, control, clock, rules
-        self._who, self._server, self._on_event = who, server, on_event
+        self,
+        seams: SupervisorSeams,
+        rules: Rules,
+        *,
+        who: str,
+        on_event: Callable[[Event], None] = lambda _: None,
+    ) -> None:
+        self._fleet, self._control, self._clock = seams.fleet, seams.control, seams.clock
+        self._server, self._rules = seams.server, rules
+        self._who, self._on_event = who, on_event
         self._observed: dict[Member, Observed] = {}
         self._holders: dict[Member, str] = {}
         self._dead: set[str] = set()

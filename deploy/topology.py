@@ -1,5 +1,4 @@
-"""The fleet on Ray: each process is a Ray actor, they meet in Redis, none of them is restarted by
-Ray.
+"""The fleet on Ray: each process is a Ray actor; they meet in Redis; Ray restarts none of them.
 
 ::
 
@@ -26,16 +25,13 @@ from system.errors import ConfigError, RunError
 LOCAL = "127.0.0.1"
 OBJECT_STORE_BYTES = 100 * 1024**2
 """Nothing large passes through Ray: only orders and outcomes [bytes]."""
-ONE_THREAD = {
-    name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-}
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 """So many processes as cores, one thread each; torch_threads of a config overrides it."""
 
 
 @contextlib.contextmanager
 def ray_session() -> Iterator[None]:
-    """Joins the cluster of RAY_ADDRESS, or starts one on this machine alone, for as long as it is
-    used.
+    """Joins the cluster of RAY_ADDRESS, or starts one on this machine for as long as it is used.
 
     Raises:
       RunError: Ray does not start, or its cluster cannot be reached.

@@ -21,7 +21,7 @@ from system.chunk_check import check_chunk
 from system.clock import Clock, Every
 from system.codec import decode_chunk
 from system.config import ReplayConfig
-from system.errors import RejectedChunk, Unavailable
+from system.errors import CheckpointError, RejectedChunk, Unavailable
 from system.log.messages import decode_claim
 from system.log.protocol import Entry, LogReader, Notice, SlotNotice
 from system.types import ZERO_ID, Chunk, EntryId
@@ -66,13 +66,17 @@ class Ingest:
         """Chunks inserted, rejected (by reason), and gaps seen."""
 
     def restore(self) -> None:
-        """Fills the arena with everything that earlier epochs stored."""
+        """Fills the arena with everything that earlier epochs stored.
+
+        Raises:
+          CheckpointError: the segments are damaged or belong to another environment or model.
+        """
         records = self._segments.restore()
         first = next(records, None)
         self._arena.oldest = self._arena.end = self._segments.first_ordinal
         for record in chain([first] if first else [], records):
             if record.entry_id.sequence:
-                self._arena.insert(decode_chunk(record.payload, spec=self._arena.spec))
+                self._arena.insert(self._stored(record))
         self._read = {slot: cursor.stored for slot, cursor in self._segments.cursors.items()}
         self._taken = dict(self._read)
 
@@ -167,6 +171,18 @@ class Ingest:
         self._arena.check_latent(chunk)
         if (chunk.slot, chunk.entry_id) != (record.slot, record.entry_id):
             raise RejectedChunk("header", f"says slot {chunk.slot} {chunk.entry_id}")
+        return chunk
+
+    def _stored(self, record: Record) -> Chunk:
+        """A Chunk that was checked when it was stored."""
+        try:
+            chunk = decode_chunk(record.payload, spec=self._arena.spec)
+            self._arena.check_latent(chunk)
+        except RejectedChunk as error:
+            raise CheckpointError(
+                f"segments in {self._segments.folder}: slot {record.slot} {record.entry_id} does "
+                f"not fit this run: {error}"
+            ) from None
         return chunk
 
     def _keep_log_small(self) -> None:

@@ -151,11 +151,7 @@ class Learner:
         if self._repeat_notice(self._seams.clock.now()):
             self._ingest.repeat_notice()
         turn = self._loop.tick()
-        doing = f"waiting for {turn.reason}" if isinstance(turn, Wait) else turn.what
-        self._report.tick(
-            self.standing(), frames=self.frames, doing=doing, numbers=self._numbers,
-            losses=self._loop.metrics,
-        )  # fmt: skip
+        self._tell(f"waiting for {turn.reason}" if isinstance(turn, Wait) else turn.what)
         return turn
 
     def close(self) -> None:
@@ -163,6 +159,7 @@ class Learner:
         self._ingest.commit()
         self._publisher.publish(self.standing(), now=True)
         self.save()
+        self._tell("closing", now=True)
         self._segments.seal()
         self._report.release()
 
@@ -189,6 +186,11 @@ class Learner:
     def _begin(self) -> None:
         """Restores, takes the epoch, and speaks for the first time."""
         checkpoint = load_newest(self._setup.folder / "checkpoints")
+        if checkpoint is not None and checkpoint.model_digest != self._digest:
+            raise CheckpointError(
+                f"the checkpoint in {self._setup.folder} is for model {checkpoint.model_digest}, "
+                f"this configuration is {self._digest}: size, spec or action differ"
+            )
         self._ingest.restore()
         self._limiter.inserted = self.arena.end
         version, epoch = 0, self._segments.epoch
@@ -229,11 +231,6 @@ class Learner:
         )
 
     def _restore(self, checkpoint: Checkpoint) -> None:
-        if checkpoint.model_digest != self._digest:
-            raise CheckpointError(
-                f"the checkpoint in {self._setup.folder} is for model {checkpoint.model_digest}, "
-                f"this configuration is {self._digest}: size, spec or action differ"
-            )
         progress, tensors = checkpoint.progress, checkpoint.tensors
         try:
             load_tensors({"": self.learning}, {f".{k}": v for k, v in tensors["weights"].items()})
@@ -250,6 +247,12 @@ class Learner:
         self._sampler.uniform.generator.bit_generator.state = progress["sampler_generator"]
         raw = np.frombuffer(base64.b64decode(progress["torch_generator"]), np.uint8)
         torch.set_rng_state(torch.from_numpy(raw.copy()))
+
+    def _tell(self, doing: str, *, now: bool = False) -> None:
+        self._report.tick(
+            self.standing(), frames=self.frames, doing=doing, numbers=self._numbers,
+            losses=self._loop.metrics, now=now,
+        )  # fmt: skip
 
     def _numbers(self) -> dict[str, float]:
         return {

@@ -39,10 +39,11 @@ class LearnerReporter:
         doing: str,
         numbers: Callable[[], dict[str, float]],
         losses: dict[str, Tensor],
+        now: bool = False,
     ) -> None:
-        """Heartbeat every second, a line of metrics every `metrics_s`."""
+        """Heartbeat every second, a line of metrics every `metrics_s` (or `now`)."""
         now_s = self._clock.now()
-        if self._write(now_s):
+        if self._write(now_s) or now:
             self._values = self._collect(standing, frames, numbers(), losses)
             line = {
                 "time_s": round(standing.elapsed_s, 3), "frames": frames,

@@ -21,9 +21,7 @@ SPEC = EnvSpec(
     observation={"position": ArraySpec(shape=(2,))},
     action=ActionSpec(kind="continuous", size=1),
 )
-MODEL = ModelConfig(
-    size="tiny", deter=16, hidden=8, classes=4, units=8, stoch=4, blocks=4, bins=15
-)
+MODEL = ModelConfig(size="tiny", deter=16, hidden=8, classes=4, units=8, stoch=4, blocks=4, bins=15)
 REPLAY = ReplayConfig(
     ratio=2, chunk_length=4, min_steps=32, capacity_bytes=1 << 20, segment_bytes=4096
 )

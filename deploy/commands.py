@@ -1,0 +1,130 @@
+"""`train`, `resume`, `evaluate`: the commands that build environments and models."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+
+from deploy.compose_config import config_of
+from deploy.config import RunConfig, check_config, check_fit
+from deploy.run_folder import RUNS, RunFolder
+from system.config import to_json
+from system.errors import ConfigError, RunError
+
+
+def train(options: argparse.Namespace) -> None:
+    """`dreamfleet train`: makes the run and drives it."""
+    where = Path.cwd()
+    config = config_of(options, where)
+    if options.print_config:
+        print_config(config)
+        return
+    RunFolder(where / RUNS / config.run).refuse_existing()
+    _check_redis(config)
+    from actors.envs.registry import env_spec
+
+    spec = env_spec(config.env)
+    check_fit(config, spec)
+    folder = RunFolder.create(where, config, spec)
+    _drive(folder, actors=config.fleet.actors)
+
+
+def resume(options: argparse.Namespace) -> None:
+    """`dreamfleet resume`: goes on with a run that was stopped."""
+    folder = RunFolder.open(Path.cwd(), options.run)
+    record = folder.record()
+    frames = record.config.frames
+    if options.frames is not None:
+        frames = options.frames
+        check_config(replace(record.config, frames=frames))
+    if folder.in_use():
+        raise RunError(f"run {folder.name!r} is running; look with: dreamfleet status --run "
+                       f"{folder.name}")  # fmt: skip
+    trained = max((int(line.get("frames", 0)) for line in folder.metrics()), default=0)
+    if frames and trained >= frames and _has_final(folder, frames):
+        raise RunError(
+            f"run {folder.name!r} has finished its {frames} frames; train on with: dreamfleet "
+            f"resume --run {folder.name} --frames {2 * frames}"
+        )
+    if options.frames is not None:
+        folder.extend(frames)
+    _drive(folder, actors=options.actors)
+
+
+def evaluate_run(options: argparse.Namespace) -> None:
+    """`dreamfleet evaluate`: plays episodes with the newest checkpoint's policy."""
+    if options.episodes < 1:
+        raise ConfigError(f"--episodes {options.episodes} must be 1 or more")
+    folder = RunFolder.open(Path.cwd(), options.run)
+    record = folder.record()
+    from actors.envs.registry import make_env
+    from actors.evaluate import evaluate
+    from deploy.evaluator import SEED_OFFSET
+    from deploy.parts import new_agent
+    from learner.checkpoint import load_policy
+
+    config = record.config
+    snapshot = load_policy(folder.path / "checkpoints")
+    agent = new_agent(config)(record.spec)
+    agent.load(snapshot)
+    seed = config.seed + 2 * SEED_OFFSET if options.seed is None else options.seed
+    env = make_env(
+        config.env, num_copies=min(options.episodes, config.evaluation.copies), seed=seed
+    )
+    try:
+        result = evaluate(agent, env, episodes=options.episodes)
+    finally:
+        env.close()
+    if options.json:
+        write_json_line(
+            {
+                "return_mean": result.return_mean,
+                "return_std": result.return_std,
+                "episodes": result.episodes,
+                "policy_version": result.policy_version,
+            }
+        )
+        return
+    sys.stdout.write(
+        f"return {result.return_mean:.1f} +- {result.return_std:.1f} over {result.episodes} "
+        f"episodes, policy version {result.policy_version} "
+        f"({snapshot.agent_steps * config.env.action_repeat:,} frames)\n"
+    )
+
+
+def print_config(config: RunConfig) -> None:
+    """The complete config as JSON, a password in the Redis URL left out."""
+    if config.fleet.redis:
+        from system.redis_client import connect
+
+        shown = connect(config.fleet.redis).shown_url
+        config = replace(config, fleet=replace(config.fleet, redis=shown))
+    sys.stdout.write(json.dumps(to_json(config), indent=2) + "\n")
+
+
+def write_json_line(data: dict[str, object]) -> None:
+    """One JSON object on stdout."""
+    sys.stdout.write(json.dumps(data) + "\n")
+
+
+def _check_redis(config: RunConfig) -> None:
+    """Before anything is built: is the named server there?"""
+    if config.fleet.redis and config.fleet.runner == "ray":
+        from system.redis_client import ping
+
+        ping(config.fleet.redis)
+
+
+def _has_final(folder: RunFolder, frames: int) -> bool:
+    return any("eval/return_mean" in line and line["frames"] >= frames for line in folder.metrics())
+
+
+def _drive(folder: RunFolder, *, actors: int | None) -> None:
+    from deploy.drive import drive
+
+    drive(folder, Console(), actors=actors)

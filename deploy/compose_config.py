@@ -1,0 +1,66 @@
+"""From options to a complete, checked RunConfig."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from actors.config import EnvConfig
+from deploy.config import RunConfig, check_config
+from deploy.presets import default_action_repeat, from_preset
+from deploy.run_folder import default_name
+from system.config import override, parse_value
+from system.errors import ConfigError
+
+
+def config_of(options: argparse.Namespace, where: Path) -> RunConfig:
+    """Preset, then options, then `--set`; checked as a whole.
+
+    Args:
+      options: of `train` or `launch`.
+      where: the folder that holds `runs/`.
+
+    Raises:
+      ConfigError: a value that cannot be used, named with the fix.
+    """
+    repeat = options.action_repeat
+    env = EnvConfig(
+        name=options.env,
+        args=dict(_pair(text) for text in options.env_arg),
+        action_repeat=default_action_repeat(options.env) if repeat is None else repeat,
+    )
+    name = options.run or default_name(where, options.env, datetime.date.today())
+    config = from_preset(options.preset, env, run=name, size=options.size)
+    config = _with_options(config, options)
+    for assignment in options.settings:
+        config = override(config, assignment)
+    check_config(config)
+    return config
+
+
+def _with_options(config: RunConfig, options: argparse.Namespace) -> RunConfig:
+    local = options.runner == "local"
+    actors = (1 if local else None) if options.actors is None else options.actors
+    sections: dict[str, dict[str, Any]] = {
+        "fleet": {"actors": actors, "runner": options.runner, "redis": options.redis},
+        "actor": {"copies": options.copies},
+        "replay": {"ratio": options.replay_ratio},
+    }
+    top: dict[str, Any] = {"seed": options.seed, "frames": options.frames}
+    for section, values in sections.items():
+        top[section] = replace(getattr(config, section), **_given(values))
+    return replace(config, **_given(top))
+
+
+def _given(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _pair(text: str) -> tuple[str, Any]:
+    key, separator, value = text.partition("=")
+    if not separator or not key:
+        raise ConfigError(f"--env-arg {text!r} needs the form key=value")
+    return key, parse_value(value)

@@ -1,0 +1,171 @@
+"""The options of every command: the promised surface, in one place."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from typing import NoReturn
+
+from system.errors import ConfigError
+
+PROGRAM = "dreamfleet"
+SIZES = "nano, 1m, 12m, 25m, 50m, 100m, 200m, 400m"
+EXAMPLES = """\
+examples:
+  dreamfleet train --env dm_control/cartpole-swingup
+  dreamfleet train --env CartPole-v1 --run balance --runner local
+  dreamfleet status --run balance
+  dreamfleet scale 4 --run balance --wait
+  dreamfleet doctor
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose complaints are ConfigErrors with the nearest match."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises instead of exiting."""
+        raise ConfigError(f"{message}; see: {self.prog} --help")
+
+    def parse_all(self, arguments: list[str]) -> argparse.Namespace:
+        """Parses, refusing what is not known.
+
+        Raises:
+          ConfigError: an unknown or malformed option; the nearest known one is named.
+        """
+        options, unknown = self.parse_known_args(arguments)
+        if unknown:
+            known = self._known_options(options.command)
+            close = difflib.get_close_matches(unknown[0].partition("=")[0], known, n=1, cutoff=0.5)
+            hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
+            raise ConfigError(f"unknown option {unknown[0]!r} of {options.command}; {hint}")
+        return options
+
+    def _known_options(self, command: str) -> list[str]:
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                chosen = action.choices[command]
+                return sorted(name for name in chosen._option_string_actions if name[:2] == "--")
+        return []
+
+
+def build_parser() -> Parser:
+    """Every command with its options."""
+    parser = Parser(
+        prog=PROGRAM,
+        description="Trains robot policies inside a learned dream.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
+    _add_training(commands)
+    _add_operating(commands)
+    return parser
+
+
+def _add(commands: argparse._SubParsersAction[Parser], name: str, summary: str) -> Parser:
+    added: Parser = commands.add_parser(
+        name, help=summary, description=summary, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    return added
+
+
+def _add_training(commands: argparse._SubParsersAction[Parser]) -> None:
+    train = _add(commands, "train", "train a new run: everything on this machine, one command")
+    _training_options(train)
+    train.add_argument(
+        "--print-config", action="store_true", help="print the complete config as JSON and exit"
+    )
+    launch = _add(commands, "launch", "submit `train` to a Ray cluster, stream its log")
+    launch.add_argument("--address", required=True, metavar="URL",
+                        help="the cluster's dashboard, as http://head:8265")  # fmt: skip
+    launch.add_argument("--folder", metavar="PATH",
+                        help="where runs/ is on the head (default: as here)")  # fmt: skip
+    _training_options(launch)
+
+
+def _training_options(parser: Parser) -> None:
+    add = parser.add_argument
+    add(
+        "--env",
+        required=True,
+        metavar="ID",
+        help="dm_control/<domain>-<task>, a gymnasium id, or module:Id",
+    )
+    add("--preset", default="laptop", metavar="NAME", help="laptop (default) or dreamer")
+    add("--size", metavar="SIZE", help=f"of the model: {SIZES}")
+    add("--run", metavar="NAME", help="name of the run (default: from environment and date)")
+    add("--frames", type=_count, metavar="N", help="stop after N simulator steps; 0 never stops")
+    add("--actors", type=_count, metavar="N", help="acting processes (default 2; local: 1)")
+    add("--copies", type=_count, metavar="N", help="environment copies per actor")
+    add(
+        "--action-repeat",
+        type=_count,
+        metavar="N",
+        help="simulator steps per agent step (default 2 for dm_control, else 1)",
+    )
+    add(
+        "--env-arg",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="key=value",
+        help="keyword arguments of the environment",
+    )
+    add("--seed", type=_count, default=0, metavar="N", help="default 0")
+    add(
+        "--runner",
+        choices=("ray", "local"),
+        default="ray",
+        help="ray: processes over Redis (default); local: one process, no server",
+    )
+    add("--redis", metavar="URL", help="a Redis server (default: an embedded one)")
+    add("--replay-ratio", type=float, metavar="R", help="replayed steps per inserted step")
+    add("--set", nargs="+", action="extend", default=[], dest="settings",
+        metavar="section.key=value", help="any setting of --print-config")  # fmt: skip
+
+
+def _add_operating(commands: argparse._SubParsersAction[Parser]) -> None:
+    status = _add(commands, "status", "how a run stands, while it runs and after")
+    _run_option(status)
+    _json_option(status)
+    scale = _add(commands, "scale", "change the number of actors of a running run")
+    scale.add_argument("actors", type=_count, metavar="N", help="how many there should be")
+    _run_option(scale)
+    scale.add_argument("--wait", action="store_true", help="return when they run")
+    stop = _add(commands, "stop", "drain, checkpoint, exit")
+    _run_option(stop)
+    resume = _add(commands, "resume", "go on with a run that was stopped")
+    _run_option(resume)
+    resume.add_argument("--frames", type=_count, metavar="N", help="move the frame limit")
+    resume.add_argument("--actors", type=_count, metavar="N", help="acting processes from now on")
+    evaluate = _add(commands, "evaluate", "measure the newest checkpoint of a run")
+    _run_option(evaluate)
+    evaluate.add_argument("--episodes", type=_count, default=10, metavar="N", help="default 10")
+    evaluate.add_argument("--seed", type=_count, metavar="N", help="of the environments")
+    _json_option(evaluate)
+    doctor = _add(commands, "doctor", "check this machine; each finding names the fix")
+    _json_option(doctor)
+
+
+def _run_option(parser: Parser) -> None:
+    parser.add_argument("--run", required=True, metavar="NAME", help="name of the run")
+
+
+def _json_option(parser: Parser) -> None:
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object and nothing else"
+    )
+
+
+def _count(text: str) -> int:
+    try:
+        value = int(float(text)) if "e" in text.lower() else int(text.replace("_", ""))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{value} must be 0 or more")
+    return value

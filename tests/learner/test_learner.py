@@ -1,0 +1,223 @@
+"""A whole learner on a frozen log: resume is bitwise, damage is named, zombies are fenced."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from learner.checkpoint import KEEP, list_checkpoints, load_policy
+from learner.config import LearnerConfig
+from learner.learner import Learner, LearnerSeams, LearnerSetup
+from system.channel.memory import MemoryChannel
+from system.clock import ManualClock
+from system.codec import encode_chunk
+from system.config import ModelConfig, ReplayConfig
+from system.control.memory import MemoryControl
+from system.errors import CheckpointError, Fenced
+from system.log.memory import MemoryLog
+from system.log.messages import encode_claim
+from system.log.protocol import Claim
+from system.models.agent import PolicyAgent
+from system.tick import Progress, Wait
+from system.types import EntryId
+from tests.learner.fleets_for_tests import MODEL, SPEC, chunk_of
+
+CONFIG = LearnerConfig(
+    batch_size=4, batch_length=8, horizon=3, learning_rate=1e-3, warmup_updates=2, device="cpu"
+)
+REPLAY = ReplayConfig(
+    ratio=8, chunk_length=4, min_steps=64, capacity_bytes=10_000, segment_bytes=4096
+)
+
+
+class Bench:
+    """A frozen log of two slots, and learners that read it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.clock = ManualClock()
+        self.store = MemoryLog()
+        self.channel = MemoryChannel()
+        self.control = MemoryControl(self.clock)
+        claim = encode_claim(Claim(who="x", spec_digest=SPEC.digest, num_copies=1))
+        for slot in range(2):
+            log = self.store.slot_log(slot)
+            log.append(EntryId(1, 0), claim, create=True)
+            for sequence in range(1, 101):
+                chunk = chunk_of(
+                    slot=slot, incarnation=1, sequence=sequence, first_step=4 * (sequence - 1)
+                )
+                log.append(EntryId(1, sequence), encode_chunk(chunk), create=True)
+
+    def learner(self, *, model: ModelConfig = MODEL, frames: int = 0) -> Learner:
+        setup = LearnerSetup(
+            config=CONFIG, replay=REPLAY, model=model, folder=self.folder, frames=frames, seed=3,
+            who="learner:1",
+        )  # fmt: skip
+        seams = LearnerSeams(
+            reader=self.store.reader(), channel=self.channel, control=self.control,
+            clock=self.clock,
+        )  # fmt: skip
+        return Learner(setup, seams, SPEC)
+
+
+def run(learner: Learner, updates: int) -> None:
+    while learner.updates < updates:
+        assert not isinstance(learner.tick(), Wait)
+
+
+def weights(learner: Learner) -> dict[str, torch.Tensor]:
+    found = {k: v.clone() for k, v in learner.learning.state_dict().items()}
+    return found | {k: v.clone() for k, v in learner.learning.optimizer.tensors().items()}
+
+
+def test_2n_updates_equal_n_and_checkpoint_and_restore_and_n_bitwise(tmp_path: Path) -> None:
+    straight = Bench(tmp_path / "straight").learner()
+    run(straight, 120)
+    bench = Bench(tmp_path / "resumed")
+    first = bench.learner()
+    run(first, 60)
+    assert first.arena.oldest > 0  # the ring has come round: eviction is part of the claim
+    first.close()
+    torch.manual_seed(999)  # whatever another process draws meanwhile
+    second = bench.learner()
+    assert (second.updates, second.agent_steps) == (60, first.agent_steps)
+    run(second, 120)
+    expected, found = weights(straight), weights(second)
+    assert expected.keys() == found.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(tensor, found[name]), name
+
+
+def test_the_replay_ratio_survives_a_crash_of_the_learner(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    first = bench.learner()
+    run(first, 40)
+    first.save()
+    run(first, 70)  # lost: the crash comes before the next checkpoint
+    second = bench.learner()
+    assert second.updates == 40
+    run(second, 100)
+    achieved = second.updates * CONFIG.replayed_steps / second.agent_steps
+    assert achieved == pytest.approx(REPLAY.ratio, rel=0.05)
+
+
+def test_it_stops_at_the_frame_limit_with_nothing_owed(tmp_path: Path) -> None:
+    learner = Bench(tmp_path).learner(frames=200)
+    while not learner.finished:
+        learner.tick()
+    assert 200 <= learner.frames < 204
+    assert learner.updates * CONFIG.replayed_steps == pytest.approx(200 * REPLAY.ratio, abs=64)
+
+
+def test_lines_of_metrics_have_time_frames_and_updates(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    learner = bench.learner()
+    for _ in range(60):
+        bench.clock.sleep(1.0)
+        learner.tick()
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert len(lines) > 5
+    assert all({"time_s", "frames", "updates"} <= line.keys() for line in lines)
+    learner.close()
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["updates"] == learner.updates
+    assert {metrics.role for metrics in bench.control.metrics()} == {"learner"}
+
+
+def test_the_policy_is_published_saved_and_the_same(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    learner = bench.learner()
+    assert learner.policy_version == 1
+    run(learner, 30)
+    learner.close()
+    saved = load_policy(tmp_path / "checkpoints")
+    published = bench.channel.newer_than(0, 0)
+    assert published is not None
+    assert saved.weights == published.weights
+    agent = PolicyAgent(MODEL, SPEC)
+    agent.load(saved)
+    assert saved.update == 30
+
+
+def test_a_policy_that_is_not_finite_is_not_published(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    learner = bench.learner()
+    run(learner, 5)
+    version = learner.policy_version
+    learner.learning.optimizer.flat[7] = float("nan")
+    bench.clock.sleep(60.0)
+    learner.tick()
+    learner.close()
+    assert learner.policy_version == version
+    assert "not_finite" in {event.kind for event in bench.control.events()}
+
+
+def test_an_older_learner_is_fenced(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    old = bench.learner()
+    run(old, 5)
+    bench.learner()
+    with pytest.raises(Fenced):
+        for _ in range(1000):
+            bench.clock.sleep(1.0)
+            old.tick()
+
+
+@pytest.mark.parametrize("part", ["weights.safetensors", "progress.json", "manifest.json"])
+def test_a_damaged_checkpoint_names_its_part(tmp_path: Path, part: str) -> None:
+    bench = Bench(tmp_path)
+    learner = bench.learner()
+    run(learner, 5)
+    learner.close()
+    path = list_checkpoints(tmp_path / "checkpoints")[-1] / part
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match=part.replace(".", r"\.")):
+        bench.learner()
+
+
+def test_a_missing_part_is_named(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    learner = bench.learner()
+    run(learner, 5)
+    learner.close()
+    (list_checkpoints(tmp_path / "checkpoints")[-1] / "optimizer.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"optimizer\.safetensors cannot be read"):
+        bench.learner()
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    learner = bench.learner()
+    run(learner, 5)
+    learner.close()
+    other = ModelConfig(size="other", deter=32, hidden=8, classes=4, units=8, stoch=4, blocks=4)
+    with pytest.raises(CheckpointError, match="size, spec or action differ"):
+        bench.learner(model=other)
+
+
+def test_only_the_newest_checkpoints_are_kept_and_drafts_do_not_count(tmp_path: Path) -> None:
+    learner = Bench(tmp_path).learner()
+    for updates in (3, 6, 9, 12):
+        run(learner, updates)
+        learner.save()
+    folder = tmp_path / "checkpoints"
+    (folder / ".00001-000000099.draft").mkdir()
+    names = [path.name for path in list_checkpoints(folder)]
+    assert names == ["00001-000000009", "00001-000000012"]
+    assert len(names) == KEEP
+
+
+def test_progress_says_what_a_tick_did(tmp_path: Path) -> None:
+    learner = Bench(tmp_path).learner()
+    seen = set()
+    for _ in range(60):
+        turn = learner.tick()
+        assert isinstance(turn, Progress)
+        seen.add(turn.what)
+    assert seen >= {"inserted", "updated"}
