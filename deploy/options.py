@@ -39,6 +39,8 @@ class Parser(argparse.ArgumentParser):
             close = difflib.get_close_matches(unknown[0].partition("=")[0], known, n=1, cutoff=0.5)
             hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
             raise ConfigError(f"unknown option {unknown[0]!r} of {options.command}; {hint}")
+        if options.command in ("train", "launch") and options.env is None:
+            raise ConfigError(f"{options.command} needs --env, such as --env CartPole-v1")
         return options
 
     def _known_options(self, command: str) -> list[str]:
@@ -91,7 +93,6 @@ def _training_options(parser: Parser) -> None:
     add = parser.add_argument
     add(
         "--env",
-        required=True,
         metavar="ID",
         help="dm_control/<domain>-<task>, a gymnasium id, or module:Id",
     )

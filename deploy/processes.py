@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from actors.actor import Actor
 from deploy.parts import build_actor, build_evaluator, build_learner
 from deploy.place import Place, redis_place
 from deploy.run_folder import RunRecord
@@ -22,6 +23,9 @@ from system.tick import Progress, Wait
 
 ACTOR_NICENESS = 5
 """Actors and evaluation yield to the learner, which is what all wait for."""
+
+
+DRAIN_TURN_S = 0.01
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,6 +56,7 @@ class ActorProcess:
     def __init__(self, order: Order, slot: int) -> None:
         self._order, self._slot = order, slot
         self._draining = threading.Event()
+        self._final = False
 
     def run(self) -> Outcome:
         """Acts until drained."""
@@ -60,8 +65,9 @@ class ActorProcess:
         torch.manual_seed(self._order.record.config.seed + 1 + self._slot)
         return _outcome(self._run)
 
-    def drain(self) -> None:
-        """Asks it to seal and send what it has, and to exit."""
+    def drain(self, *, final: bool) -> None:
+        """Asks it to seal and send what it has, and to exit; `final`: nobody reads it any more."""
+        self._final = final
         self._draining.set()
 
     def _run(self) -> Outcome:
@@ -70,8 +76,8 @@ class ActorProcess:
         try:
             while not self._draining.is_set():
                 _rest(actor.tick(), place)
-            while actor.drain() != Progress("drained") or not actor.settled:
-                place.clock.sleep(0.01)
+            while not self._final and not _settled(actor):
+                place.clock.sleep(DRAIN_TURN_S)
         finally:
             actor.close()
         return Outcome(kind="drained")
@@ -88,7 +94,7 @@ class LearnerProcess:
         """Learns until the frame limit or until drained; saves in both cases."""
         return _outcome(self._run)
 
-    def drain(self) -> None:
+    def drain(self, *, final: bool) -> None:
         """Asks it to save and exit."""
         self._draining.set()
 
@@ -116,8 +122,8 @@ class EvaluatorProcess:
         torch.set_num_threads(1)
         return _outcome(self._run)
 
-    def drain(self, *, final: bool = False) -> None:
-        """Asks it to exit; with `final` after it has measured the last policy."""
+    def drain(self, *, final: bool) -> None:
+        """Asks it to exit; with `final`, after it has measured the last policy."""
         self._final = final
         # Before `set`: the last evaluation, which follows it, must not be the one interrupted.
         self._interrupt()
@@ -135,6 +141,11 @@ class EvaluatorProcess:
         finally:
             evaluator.close()
         return Outcome(kind="drained")
+
+
+def _settled(actor: Actor) -> bool:
+    """Whether all it has acted is in the store, and durable there."""
+    return actor.drain() == Progress("drained") and actor.settled
 
 
 def _rest(turn: Progress | Wait, place: Place) -> None:

@@ -12,10 +12,10 @@ the processes go on.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import replace
 
 from deploy.config import FleetConfig
+from deploy.fleet import SupervisorSeams
 from deploy.processes import Outcome
 from deploy.reconcile import (
     EVALUATOR,
@@ -33,8 +33,8 @@ from deploy.reconcile import (
     failures_in_a_row,
     reconcile,
 )
-from system.clock import Clock, Every
-from system.control.protocol import Control, Desired, Event, Lease
+from system.clock import Every
+from system.control.protocol import Desired, Event, Lease
 from system.errors import DreamfleetError, RunError, Unavailable
 
 LEASE_TTL_S = 10.0
@@ -42,61 +42,8 @@ LOOK_S = 0.5
 PENDING_AFTER_S = 5.0
 MAX_FAILURES = 8
 """Failures in a row, without a sign of life between, after which the run is given up."""
-FINISHING_GRACE_S = 3.0
-"""Drain time of actors whose Steps nobody will read any more [s]."""
 FINAL_EVALUATION_S = 600.0
 """Longest last evaluation [s]."""
-
-
-class Fleet(Protocol):
-    """The processes, however they are run."""
-
-    def start(self, member: Member) -> None:
-        """Starts a process; returns at once."""
-        ...
-
-    def drain(self, member: Member, *, final: bool) -> None:
-        """Asks a process to finish; `final` lets an evaluator measure the last policy first."""
-        ...
-
-    def kill(self, member: Member) -> None:
-        """Ends a process at once."""
-        ...
-
-    def ended(self) -> dict[Member, Outcome | str]:
-        """Processes that ended since the last call; a text says how one failed."""
-        ...
-
-    def why_pending(self, member: Member) -> str:
-        """Why a started process shows no sign of life yet."""
-        ...
-
-
-class Server(Protocol):
-    """The embedded Redis, as far as it is supervised."""
-
-    def alive(self) -> bool:
-        """Whether it answers."""
-        ...
-
-    def start(self) -> None:
-        """Starts it on its files, unless it runs."""
-        ...
-
-    def restart(self) -> None:
-        """Stops what runs and starts again."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SupervisorSeams:
-    """What a supervisor looks at and acts on."""
-
-    fleet: Fleet
-    control: Control
-    clock: Clock
-    server: Server | None = None
-    """The embedded Redis; None if the server is not ours to start."""
 
 
 def rules_of(config: FleetConfig) -> Rules:
@@ -176,8 +123,7 @@ class Supervisor:
         for member, how in self._fleet.ended().items():
             self._note_end(member, how, now_s)
         if not self.failure:
-            rules = self._rules if not self.finished else self._hasty()
-            for action in reconcile(self._wanted(), self._observed, now_s, rules):
+            for action in reconcile(self._wanted(), self._observed, now_s, self._rules):
                 self._act(action, now_s)
         self._explain(now_s)
 
@@ -193,10 +139,6 @@ class Supervisor:
         if self._stopping:
             return Wanted(actors=0, learner=acting, evaluator=False)
         return Wanted(actors=self._desired.actors)
-
-    def _hasty(self) -> Rules:
-        """Nobody reads what actors still send after the last update."""
-        return replace(self._rules, grace_s=FINISHING_GRACE_S)
 
     def _keep_server(self) -> None:
         if self._server is None or self._server.alive():
@@ -271,11 +213,11 @@ class Supervisor:
                     kind = f"{member.role}_restarted"
                     self._tell(member.role, member.slot, kind, f"{member} restarted; {reason}")
             case Drain():
-                final = self.finished and not self._stopping and member == EVALUATOR
+                final = self.finished and not self._stopping
                 self._fleet.drain(member, final=final)
-                # The grace begins when the last evaluation should be over.
-                since_s = now_s + FINAL_EVALUATION_S if final else now_s
-                self._observed[member] = replace(seen, phase=Phase.DRAINING, since_s=since_s)
+                # An evaluator's grace begins when its last evaluation should be over.
+                last_s = FINAL_EVALUATION_S if final and member == EVALUATOR else 0.0
+                self._observed[member] = replace(seen, phase=Phase.DRAINING, since_s=now_s + last_s)
             case Kill(reason=reason):
                 self._fleet.kill(member)
                 self._observed[member] = replace(seen, reason=reason)

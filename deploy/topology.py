@@ -18,7 +18,7 @@ from typing import Any
 
 from deploy.config import FleetConfig
 from deploy.processes import ActorProcess, EvaluatorProcess, LearnerProcess, Order, Outcome
-from deploy.reconcile import EVALUATOR, LEARNER, Member
+from deploy.reconcile import LEARNER, Member
 from deploy.run_folder import RunFolder
 from system.errors import ConfigError, RunError
 
@@ -95,11 +95,7 @@ class RayFleet:
 
     def drain(self, member: Member, *, final: bool) -> None:
         """Asks a process to finish."""
-        handle = self._handles[member]
-        if member == EVALUATOR:
-            handle.drain.remote(final=final)
-        else:
-            handle.drain.remote()
+        self._handles[member].drain.remote(final=final)
 
     def kill(self, member: Member) -> None:
         """Ends a process at once."""

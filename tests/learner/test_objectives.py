@@ -78,7 +78,8 @@ def test_free_nats_stop_the_gradient():
 
 
 def test_each_kl_moves_only_its_side():
-    batch = make_batch(make_spec())
+    # T = 1: across time the posterior's samples reach later priors through the recurrence.
+    batch = make_batch(make_spec(), 8, 1)
     for name, moved, still in (
         ("dynamics", "prior_out", "posterior_out"),
         ("representation", "posterior_out", "prior_out"),

@@ -1,0 +1,192 @@
+"""A real fleet: Ray, the embedded server, and `kill -9` of everything in turn."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from deploy.run_folder import RunFolder
+from learner.segments import read_ledger
+from system.control.redis import RedisControl
+from system.errors import Unavailable
+from system.redis_client import as_bytes, connect
+
+ROOT = Path(__file__).parents[2]
+TINY = (
+    "--env CartPole-v1 --size nano --actors 1 --copies 2 --replay-ratio 16 --frames 0 --set "
+    "learner.dream_starts=16 learner.batch_size=4 learner.batch_length=8 replay.min_steps=64 "
+    "replay.chunk_length=8 learner.checkpoint_s=2 learner.metrics_s=0.5 learner.horizon=5 "
+    "evaluation.episodes=2 evaluation.copies=2 evaluation.final_episodes=2 "
+    "evaluation.every_frames=500 fleet.backoff_first_s=0.1 learner.publish_s=0.5"
+).split()
+
+
+def command(where, *arguments, check=True):
+    done = subprocess.run(
+        [sys.executable, "-m", "deploy.cli", *arguments],
+        cwd=where, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+        timeout=150, check=False,
+    )  # fmt: skip
+    if check:
+        assert done.returncode == 0, done.stderr + done.stdout
+    return done
+
+
+class Fleet:
+    """One `dreamfleet train` in the background, seen as another terminal sees it."""
+
+    def __init__(self, where, *arguments):
+        self.where, self.log = where, where / "driver.log"
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "deploy.cli", *arguments],
+            cwd=where, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdin=subprocess.DEVNULL,
+            stdout=self.log.open("ab"), stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+
+    @property
+    def folder(self):
+        return RunFolder(self.where / "runs" / "tiny")
+
+    def status(self):
+        return json.loads(command(self.where, "status", "--run", "tiny", "--json").stdout)
+
+    def until(self, condition, what, timeout_s=60.0):
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            assert self.process.poll() is None, self.log.read_text()
+            with contextlib.suppress(Unavailable, OSError):
+                if found := condition():
+                    return found
+            time.sleep(0.2)
+        raise AssertionError(f"never {what}: {self.log.read_text()}")
+
+    def control(self):
+        return RedisControl(self.folder.control().redis, self.folder.record().run_id)
+
+    def lease(self, role):
+        control = self.control()
+        try:
+            return next((lease for lease in control.leases() if lease.role == role), None)
+        finally:
+            control.close()
+
+    def latest(self, name):
+        lines = [line for line in self.folder.metrics() if "eval/return_mean" not in line]
+        return lines[-1].get(name, 0) if lines else 0
+
+    def train_on(self, what):
+        """More frames *and* more updates than now."""
+        frames, updates = self.latest("frames"), self.latest("updates")
+        self.until(
+            lambda: self.latest("frames") > frames and self.latest("updates") > updates, what
+        )
+
+    def kill_role(self, role):
+        """`kill -9` of the process behind a lease; waits for its successor."""
+        before = self.lease(role)
+        os.kill(int(before.who.split(":")[1]), signal.SIGKILL)
+        self.until(lambda: (now := self.lease(role)) and now.who != before.who, f"{role} restarted")
+
+    def end(self):
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(30)
+            except subprocess.TimeoutExpired:
+                self.process.send_signal(signal.SIGTERM)
+                self.process.wait(30)
+
+
+@pytest.fixture
+def fleet(tmp_path):
+    fleet = Fleet(tmp_path, "train", "--run", "tiny", *TINY)
+    yield fleet
+    fleet.end()
+
+
+def redis_pid(url):
+    connection = connect(url)
+    try:
+        info = as_bytes(connection.call("INFO", "server")).decode()
+    finally:
+        connection.close()
+    return int(info.split("process_id:")[1].split()[0])
+
+
+def test_a_fleet_trains_scales_and_survives(fleet):
+    where = fleet.where
+    fleet.until(lambda: fleet.latest("updates") > 5, "trained", 90)
+    status = fleet.status()
+    assert status["actors"] == {"desired": 1, "running": 1, "pending": 0, "reasons": {}}
+    assert status["alive"] and status["policy_version"] >= 1
+
+    # A second driver is refused; so is a new run of this name.
+    refused = command(where, "resume", "--run", "tiny", check=False)
+    assert refused.returncode == 2 and "is running" in refused.stderr
+    refused = command(where, "train", "--run", "tiny", *TINY, check=False)
+    assert refused.returncode == 2 and "dreamfleet resume --run tiny" in refused.stderr
+
+    said = command(where, "scale", "2", "--run", "tiny", "--wait").stdout
+    assert "desired 2, running 2, pending 0" in said
+    said = command(where, "scale", "1", "--run", "tiny", "--wait").stdout
+    assert "desired 1, running 1" in said
+
+    for role in ("actor", "learner"):
+        fleet.kill_role(role)
+        fleet.train_on(f"trained on after kill -9 of the {role}")
+
+    url = fleet.folder.control().redis
+    before = redis_pid(url)
+    os.kill(before, signal.SIGKILL)
+    fleet.until(lambda: redis_pid(url) != before, "a new server")
+    fleet.train_on("trained on after kill -9 of the server")
+    control = fleet.control()
+    kinds = {event.kind for event in control.events()}
+    control.close()
+    assert {"actor_restarted", "learner_restarted", "redis_restarted"} <= kinds
+
+    said = command(where, "stop", "--run", "tiny").stdout
+    assert "dreamfleet resume --run tiny" in said
+    assert fleet.process.wait(20) == 0
+    check_ledger(fleet.folder.path)
+
+    # Resumed with a frame limit a little further on, it ends by itself.
+    stopped_at = fleet.latest("frames")
+    resumed = Fleet(where, "resume", "--run", "tiny", "--frames", str(stopped_at + 200))
+    try:
+        assert resumed.process.wait(90) == 0, resumed.log.read_text()
+    finally:
+        resumed.end()
+    check_ledger(fleet.folder.path)
+    status = fleet.status()
+    assert not status["alive"] and status["frames"] >= stopped_at + 200
+    assert (fleet.folder.path / "curve.png").stat().st_size > 0
+    assert "next:" in fleet.log.read_text() and "Traceback" not in fleet.log.read_text()
+
+    said = json.loads(
+        command(where, "evaluate", "--run", "tiny", "--episodes", "2", "--json").stdout
+    )
+    assert set(said) == {"return_mean", "return_std", "episodes", "policy_version"}
+    assert said["episodes"] == 2
+
+
+def check_ledger(folder):
+    """Every durable Chunk is stored once, in order, without a gap within an incarnation."""
+    streams = {}
+    for slot, entry_id in read_ledger(folder / "replay"):
+        streams.setdefault(slot, []).append(entry_id)
+    assert streams
+    for slot, ids in streams.items():
+        for before, after in pairwise(ids):
+            follows = after == (before.incarnation, before.sequence + 1)
+            claims = after.incarnation > before.incarnation and after.sequence in (0, 1)
+            assert follows or claims, (slot, before, after)

@@ -1,0 +1,212 @@
+"""Overriding, reading back and digesting configs; every message a user may meet."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+
+import pytest
+
+from learner.config import LearnerConfig
+from system.config import (
+    ModelConfig,
+    ReplayConfig,
+    digest,
+    from_json,
+    leaves,
+    override,
+    parse_value,
+    to_json,
+)
+from system.errors import ConfigError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Whole:
+    name: str
+    seed: int = 0
+    limit: int | None = None
+    model: ModelConfig
+    learner: LearnerConfig = LearnerConfig()
+    replay: ReplayConfig = ReplayConfig(ratio=32.0, chunk_length=16)
+
+
+MODEL = ModelConfig(size="nano", deter=16, hidden=8, classes=4, units=8)
+WHOLE = Whole(name="a", model=MODEL)
+
+
+def refused(message):
+    return pytest.raises(ConfigError, match=f"^{re.escape(message)}$")
+
+
+@pytest.mark.parametrize(
+    ("assignment", "read", "wanted"),
+    [
+        ("learner.batch_size=8", lambda c: c.learner.batch_size, 8),
+        ("learner.batch_size=8.0", lambda c: c.learner.batch_size, 8),
+        ("learner.learning_rate=1e-3", lambda c: c.learner.learning_rate, 1e-3),
+        ("learner.learning_rate=1", lambda c: c.learner.learning_rate, 1.0),
+        ("learner.gradient=analytic", lambda c: c.learner.gradient, "analytic"),
+        ("learner.device=cuda:1", lambda c: c.learner.device, "cuda:1"),
+        ("name=b=c", lambda c: c.name, "b=c"),
+        ("limit=5", lambda c: c.limit, 5),
+        ("replay.ratio=64", lambda c: c.replay.ratio, 64.0),
+    ],
+)
+def test_override(assignment, read, wanted):
+    changed = override(WHOLE, assignment)
+    assert read(changed) == wanted
+    assert type(read(changed)) is type(wanted)
+    assert read(WHOLE) != wanted
+    assert changed.model is WHOLE.model
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("learner.batch_size", "--set 'learner.batch_size' needs the form section.key=value"),
+        (
+            "learner.batchsize=8",
+            "unknown setting 'learner.batchsize'; did you mean 'batch_size'?",
+        ),
+        ("lerner.batch_size=8", "unknown setting 'lerner.batch_size'; "
+         "did you mean 'learner.batch_size'?"),
+        ("batch_size=8", "unknown setting 'batch_size'; did you mean 'learner.batch_size'?"),
+        ("sed=8", "unknown setting 'sed'; did you mean 'seed'?"),
+        ("seed=many", "seed='many' must be of type int"),
+        ("seed=1.5", "seed=1.5 must be of type int"),
+        ("seed=true", "seed=True must be of type int"),
+        ("limit=x", "limit='x' must be of type int or NoneType"),
+        ("learner.learning_rate=fast", "learner.learning_rate='fast' must be of type float"),
+        ("learner.learning_rate=true", "learner.learning_rate=True must be of type float"),
+        ("learner.gradient=reinforced",
+         "learner.gradient='reinforced'; did you mean 'reinforce'?"),
+        ("learner.gradient=7", "learner.gradient=7; known: analytic, mixed, reinforce"),
+        ("learner.batch_size=0", "learner.batch_size=0 must be greater than 0"),
+        ("learner.clip=NaN", "learner.clip=nan must be greater than 0"),
+        ("model.deter=17", "model.deter=17 must be a multiple of model.blocks=8"),
+        ("model.bins=64", "model.bins=64 must be odd, so that one bin is zero"),
+        ("model.classes=256", "model.classes=256 must be at most 255 (stored as bytes)"),
+        ("learner.dream_starts=2000", "learner.dream_starts=2000 must lie in 0..1024 "
+         "(batch_size * batch_length; 0 means all)"),
+        ("replay.ratio=0.5", "replay.ratio=0.5 must be >= 1: every fresh Step is replayed at "
+         "least once, or its latent would never be known"),
+        ("name.first=x", "unknown setting 'name.first'; 'name' is a value, not a section"),
+    ],
+)  # fmt: skip
+def test_bad_overrides_say_what_is_meant(assignment, message):
+    with refused(message):
+        override(WHOLE, assignment)
+
+
+def test_a_section_instead_of_a_value_lists_its_settings():
+    with pytest.raises(ConfigError, match="'replay' is a section; set one of: ratio, chunk_length"):
+        override(WHOLE, "replay=7")
+
+
+def test_something_like_nothing_known_lists_what_is():
+    with pytest.raises(ConfigError, match=r"unknown setting 'qqqq'; known: learner, "):
+        override(WHOLE, "qqqq=1")
+
+
+@pytest.mark.xfail(reason="NaN passes `ratio < 1`; the run would never train", strict=True)
+@pytest.mark.parametrize("text", ["NaN", "Infinity"])
+def test_a_ratio_that_is_no_number_is_refused(text):
+    with pytest.raises(ConfigError):
+        override(WHOLE, f"replay.ratio={text}")
+
+
+def test_json_round_trip_through_text():
+    changed = override(override(WHOLE, "learner.clip=0.1"), "limit=3")
+    assert from_json(Whole, json.loads(json.dumps(to_json(changed)))) == changed
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sede": 1}, "unknown setting 'sede'; did you mean 'seed'?"),
+        ({"learner": {"horizont": 1}}, "unknown setting 'learner.horizont'; "
+         "did you mean 'horizon'?"),
+        ({"seed": "1"}, "seed='1' must be of type int"),
+        ({"learner": {"horizon": 1.5}}, "learner.horizon=1.5 must be of type int"),
+        ({"learner": {"horizon": 0}}, "learner.horizon=0 must be greater than 0"),
+    ],
+)  # fmt: skip
+def test_bad_json(change, message):
+    with refused(message):
+        from_json(Whole, to_json(WHOLE) | change)
+
+
+def test_a_missing_key_is_named():
+    data = to_json(WHOLE)
+    del data["model"]["deter"]
+    with pytest.raises(ConfigError, match=r"^model\.: .*'deter'"):
+        from_json(Whole, data)
+
+
+@pytest.mark.parametrize("value", [5, None, [1], "x"])
+@pytest.mark.xfail(reason="from_json iterates over a value where a section belongs", strict=True)
+def test_a_value_where_a_section_belongs(value):
+    with pytest.raises(ConfigError, match="learner.*section"):
+        from_json(Whole, to_json(WHOLE) | {"learner": value})
+
+
+def test_leaves_are_all_dotted_paths():
+    found = leaves(WHOLE)
+    assert found[:3] == ["name", "seed", "limit"]
+    assert {"model.deter", "learner.batch_size", "replay.ratio"} <= set(found)
+    assert len(found) == len(set(found))
+    assert "model" not in found
+    for path in found:
+        value = WHOLE
+        for name in path.split("."):
+            value = getattr(value, name)
+        assert not dataclasses.is_dataclass(value)
+
+
+@pytest.mark.parametrize("path", leaves(WHOLE))
+def test_digest_changes_with_any_field(path):
+    data = to_json(WHOLE)
+    *sections, name = path.split(".")
+    inner = data
+    for section in sections:
+        inner = inner[section]
+    other = {
+        "gradient": "mixed", "blocks": 4, "classes": 5, "bins": 253, "dream_starts": 3
+    }.get(name)  # fmt: skip
+    if other is None:
+        value = inner[name]
+        other = {
+            str: lambda v: v + "x", type(None): lambda _: 1, int: lambda v: v + 8,
+            float: lambda v: v * 2,
+        }[type(value)](value)  # fmt: skip
+    inner[name] = other
+    changed = from_json(Whole, data)
+    assert digest(changed) != digest(WHOLE)
+    assert len(digest(changed)) == 16
+    assert digest(from_json(Whole, to_json(WHOLE))) == digest(WHOLE)
+
+
+@pytest.mark.xfail(reason="digest writes 32 and 32.0 differently; presets say ratio=64", strict=True)
+def test_equal_configs_have_equal_digests():
+    whole, fraction = (ReplayConfig(ratio=ratio, chunk_length=16) for ratio in (32, 32.0))
+    assert whole == fraction
+    assert digest(whole) == digest(fraction)
+
+
+def test_none_is_read():
+    assert override(override(WHOLE, "limit=5"), "limit=None") == WHOLE
+
+
+def test_digest_of_several():
+    assert digest(MODEL, WHOLE) != digest(WHOLE, MODEL)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1", 1), ("1e5", 1e5), ("true", True), ("True", True), ("None", None), ("null", None),
+     ("abc", "abc"), ('"7"', "7"), ("[1, 2]", [1, 2]), ("", ""), ("redis://h:1", "redis://h:1")],
+)  # fmt: skip
+def test_parse_value(text, value):
+    assert parse_value(text) == value
