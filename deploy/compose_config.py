@@ -26,11 +26,11 @@ def config_of(options: argparse.Namespace, where: Path) -> RunConfig:
     Raises:
       ConfigError: a value that cannot be used, named with the fix.
     """
-    repeat = options.action_repeat
+    usual_repeat = default_action_repeat(options.env, options.preset)
     env = EnvConfig(
         name=options.env,
         args=dict(_pair(text) for text in options.env_arg),
-        action_repeat=default_action_repeat(options.env) if repeat is None else repeat,
+        action_repeat=usual_repeat if options.action_repeat is None else options.action_repeat,
     )
     name = options.run or default_name(where, options.env, datetime.date.today())
     config = from_preset(options.preset, env, run=name, size=options.size)

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from rich.console import Console
 
 from deploy.curve import points, save_png, text_plot
+from deploy.fleet import SupervisorSeams
 from deploy.local import LocalRun
 from deploy.place import redis_place, who
 from deploy.processes import Order
@@ -23,7 +24,7 @@ from deploy.redis_server import EmbeddedRedis
 from deploy.run_folder import RunFolder, RunRecord
 from deploy.signals import Forced, Interrupts
 from deploy.status import MetricsTail, status_of
-from deploy.supervisor import Supervisor, SupervisorSeams, rules_of
+from deploy.supervisor import Supervisor, rules_of
 from deploy.terminal import View
 from system.clock import Clock, SystemClock
 from system.control.protocol import Control

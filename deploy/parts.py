@@ -20,6 +20,7 @@ from deploy.evaluator import Evaluator
 from deploy.place import Place, who
 from deploy.run_folder import RunRecord
 from learner.learner import Learner, LearnerSeams, LearnerSetup
+from system.errors import ConfigError
 from system.log.protocol import Claim
 from system.log.writer import SlotWriter
 from system.models.agent import PolicyAgent
@@ -53,7 +54,15 @@ def build_actor(record: RunRecord, slot: int, place: Place) -> Actor:
     seams = Seams(
         writer=writer, channel=place.channel, control=place.control, clock=place.clock
     )  # fmt: skip
-    return Actor(setup, seams, new_agent(config))
+    actor = Actor(setup, seams, new_agent(config))
+    if actor.env.spec.digest != record.spec.digest:
+        actor.close()
+        raise ConfigError(
+            f"env {config.env.name!r} is not what run {config.run!r} was made for: it shows "
+            f"{_shown(actor.env.spec)}, config.json says {_shown(record.spec)}; install the "
+            "version it was made with, or start a new run"
+        )
+    return actor
 
 
 def build_learner(record: RunRecord, folder: Path, place: Place) -> Learner:
@@ -81,6 +90,11 @@ def build_learner(record: RunRecord, folder: Path, place: Place) -> Learner:
 def build_evaluator(record: RunRecord, folder: Path, place: Place) -> Evaluator:
     """The evaluator of a run."""
     return Evaluator(record, folder, place, new_agent=new_agent(record.config), who=who())
+
+
+def _shown(spec: EnvSpec) -> str:
+    seen = ", ".join(f"{name} {array.shape}" for name, array in spec.observation.items())
+    return f"{seen} and {spec.action.size} {spec.action.kind} actions"
 
 
 def new_agent(config: RunConfig) -> Callable[[EnvSpec], Agent]:

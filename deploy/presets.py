@@ -27,7 +27,8 @@ _AUTHORS_SIZES = {
 
 SIZES: dict[str, ModelConfig] = {
     "nano": ModelConfig(
-        size="nano", deter=128, hidden=64, classes=8, units=64, stoch=8, bins=63
+        size="nano", deter=128, hidden=64, classes=8, units=64, stoch=8, bins=63,
+        encoder_layers=2, decoder_layers=2, policy_layers=2, value_layers=2,
     ),
     **{
         size: ModelConfig(size=size, deter=deter, hidden=hidden, classes=classes, units=units)
@@ -35,13 +36,13 @@ SIZES: dict[str, ModelConfig] = {
     },
 }  # fmt: skip
 
-DM_CONTROL_REPEAT = 2
-"""Simulator steps per agent step of the dm_control suite, as the authors use."""
+DM_CONTROL_REPEAT = {"laptop": 4, "dreamer": 2}
+"""Simulator steps per agent step of the dm_control suite; the authors' paper used 2."""
 
 
 def laptop(env: EnvConfig, *, run: str, size: str = "nano") -> RunConfig:
     """A policy within minutes on two cores: smaller batch, fewer dreams, faster learning."""
-    agent_steps = 50_000
+    agent_steps = 30_000
     return RunConfig(
         run=run,
         preset="laptop",
@@ -50,19 +51,20 @@ def laptop(env: EnvConfig, *, run: str, size: str = "nano") -> RunConfig:
         actor=ActorConfig(copies=4),
         model=model_of_size(size),
         replay=ReplayConfig(
-            ratio=64,
+            ratio=128,
             chunk_length=32,
             min_steps=1_024,
             capacity_bytes=1024**3,
         ),
         learner=LearnerConfig(
-            batch_size=16,
-            batch_length=32,
+            batch_size=32,
+            batch_length=16,
             dream_starts=128,
-            learning_rate=3e-4,
+            learning_rate=6e-4,
             warmup_updates=200,
+            discount_horizon=100.0,
         ),
-        evaluation=EvaluationConfig(every_frames=agent_steps // 20 * env.action_repeat),
+        evaluation=EvaluationConfig(every_frames=agent_steps // 24 * env.action_repeat),
     )
 
 
@@ -113,6 +115,6 @@ def model_of_size(size: str) -> ModelConfig:
     return SIZES[size]
 
 
-def default_action_repeat(env: str) -> int:
+def default_action_repeat(env: str, preset: str) -> int:
     """Simulator steps per agent step if the user names none."""
-    return DM_CONTROL_REPEAT if env.startswith("dm_control/") else 1
+    return DM_CONTROL_REPEAT.get(preset, 1) if env.startswith("dm_control/") else 1

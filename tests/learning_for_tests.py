@@ -73,12 +73,12 @@ def make_batch(spec, B=3, T=5, model=MODEL, seed=0, **replaced):
 def let_speak(head, seed=0, spread=0.5):
     """Gives a zero-initialized two-hot head an opinion of moderate size that varies with z."""
     generator = torch.Generator().manual_seed(seed)
-    V = len(head.bins)
-    away = (torch.arange(V) - V // 2).abs().double()
+    num_bins = len(head.bins)
+    away = (torch.arange(num_bins) - num_bins // 2).abs().double()
     weight = torch.randn(head.out.weight.shape, generator=generator) * spread
     with torch.no_grad():
         # Logits fall steeply away from the middle bin, faster than the bins grow.
-        head.out.bias.copy_(-1.5 * away * (40.0 / (V - 1)))
+        head.out.bias.copy_(-1.5 * away * (40.0 / (num_bins - 1)))
         head.out.weight.copy_(weight)
         head.out.weight[(away > 3)] = 0.0
 

@@ -22,7 +22,7 @@ def part(parameters, prefix):
     return {k[len(prefix) + 1 :]: v for k, v in parameters.items() if k.startswith(prefix + ".")}
 
 
-# ---------------------------------------------------------------- scalars (1.3)
+# Scalars: dreamerv3.md 1.3.
 
 
 def symlog(x):
@@ -73,7 +73,7 @@ def binary_cross_entropy(logit, target):
     return -(target * math.log(p) + (1.0 - target) * math.log(1.0 - p))
 
 
-# ---------------------------------------------------------------- distributions (1.2.7, 1.4)
+# Distributions: dreamerv3.md 1.2.7, 1.4.
 
 
 def unimix(logits, share):
@@ -107,7 +107,7 @@ def normal_entropy(std):
     return (0.5 * np.log(2.0 * math.pi * math.e * std**2)).sum(-1)
 
 
-# ---------------------------------------------------------------- returns (1.4, 1.5)
+# Returns: dreamerv3.md 1.4, 1.5.
 
 
 def lambda_return(reward, alive, flows, value, lam):
@@ -182,7 +182,7 @@ def replay_value_targets(reward, is_last, is_terminal, worth, horizon, lam):
     return lambda_return(reward, alive, flows, worth, lam), flows[:, :-1]
 
 
-# ---------------------------------------------------------------- optimizer (1.6)
+# Optimizer: dreamerv3.md 1.6.
 
 
 def agc(gradient, parameter, clip):
@@ -205,7 +205,7 @@ def laprop_step(parameter, gradient, memory, *, learning_rate, warmup, clip):
     return parameter - rate * mu / (1.0 - 0.9**count)
 
 
-# ---------------------------------------------------------------- networks (1.2, 1.6, 1.7)
+# Networks: dreamerv3.md 1.2, 1.6, 1.7.
 
 
 def sigmoid(x):

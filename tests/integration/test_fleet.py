@@ -21,13 +21,15 @@ from system.errors import Unavailable
 from system.redis_client import as_bytes, connect
 
 ROOT = Path(__file__).parents[2]
-TINY = (
-    "--env CartPole-v1 --size nano --actors 1 --copies 2 --replay-ratio 16 --frames 0 --set "
-    "learner.dream_starts=16 learner.batch_size=4 learner.batch_length=8 replay.min_steps=64 "
-    "replay.chunk_length=8 learner.checkpoint_s=2 learner.metrics_s=0.5 learner.horizon=5 "
-    "evaluation.episodes=2 evaluation.copies=2 evaluation.final_episodes=2 "
-    "evaluation.every_frames=500 fleet.backoff_first_s=0.1 learner.publish_s=0.5"
-).split()
+TINY = [
+    "--env", "CartPole-v1", "--size", "nano", "--actors", "1", "--copies", "2",
+    "--replay-ratio", "16", "--frames", "0", "--set",
+    "learner.dream_starts=16", "learner.batch_size=4", "learner.batch_length=8",
+    "learner.horizon=5", "learner.checkpoint_s=2", "learner.metrics_s=0.5",
+    "learner.publish_s=0.5", "replay.min_steps=64", "replay.chunk_length=8",
+    "evaluation.episodes=2", "evaluation.copies=2", "evaluation.final_episodes=2",
+    "evaluation.every_frames=500", "fleet.backoff_first_s=0.1",
+]  # fmt: skip
 
 
 def command(where, *arguments, check=True):
@@ -106,9 +108,9 @@ class Fleet:
                 self.process.wait(30)
 
 
-@pytest.fixture
-def fleet(tmp_path):
-    fleet = Fleet(tmp_path, "train", "--run", "tiny", *TINY)
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory):
+    fleet = Fleet(tmp_path_factory.mktemp("fleet"), "train", "--run", "tiny", *TINY)
     yield fleet
     fleet.end()
 
@@ -122,28 +124,43 @@ def redis_pid(url):
     return int(info.split("process_id:")[1].split()[0])
 
 
-def test_a_fleet_trains_scales_and_survives(fleet):
-    where = fleet.where
+# The tests below are one story, told in order: starting a fleet takes ten seconds.
+
+
+def test_it_trains_and_says_so(fleet):
     fleet.until(lambda: fleet.latest("updates") > 5, "trained", 90)
     status = fleet.status()
+    assert status["alive"]
     assert status["actors"] == {"desired": 1, "running": 1, "pending": 0, "reasons": {}}
-    assert status["alive"] and status["policy_version"] >= 1
+    assert status["policy_version"] >= 1
+    assert status["replay"]["steps"] > 0
 
-    # A second driver is refused; so is a new run of this name.
-    refused = command(where, "resume", "--run", "tiny", check=False)
-    assert refused.returncode == 2 and "is running" in refused.stderr
-    refused = command(where, "train", "--run", "tiny", *TINY, check=False)
-    assert refused.returncode == 2 and "dreamfleet resume --run tiny" in refused.stderr
 
-    said = command(where, "scale", "2", "--run", "tiny", "--wait").stdout
+def test_a_second_driver_is_refused(fleet):
+    refused = command(fleet.where, "resume", "--run", "tiny", check=False)
+    assert refused.returncode == 2
+    assert "is running" in refused.stderr
+    refused = command(fleet.where, "train", "--run", "tiny", *TINY, check=False)
+    assert refused.returncode == 2
+    assert "dreamfleet resume --run tiny" in refused.stderr
+
+
+def test_scale_is_absolute_and_waits(fleet):
+    said = command(fleet.where, "scale", "2", "--run", "tiny", "--wait").stdout
     assert "desired 2, running 2, pending 0" in said
-    said = command(where, "scale", "1", "--run", "tiny", "--wait").stdout
+    again = command(fleet.where, "scale", "2", "--run", "tiny").stdout
+    assert again.split("generation")[1] == said.split("generation")[1]
+    said = command(fleet.where, "scale", "1", "--run", "tiny", "--wait").stdout
     assert "desired 1, running 1" in said
 
-    for role in ("actor", "learner"):
-        fleet.kill_role(role)
-        fleet.train_on(f"trained on after kill -9 of the {role}")
 
+@pytest.mark.parametrize("role", ["actor", "learner"])
+def test_kill_9_of_a_process(fleet, role):
+    fleet.kill_role(role)
+    fleet.train_on(f"trained on after kill -9 of the {role}")
+
+
+def test_kill_9_of_the_server(fleet):
     url = fleet.folder.control().redis
     before = redis_pid(url)
     os.kill(before, signal.SIGKILL)
@@ -154,29 +171,35 @@ def test_a_fleet_trains_scales_and_survives(fleet):
     control.close()
     assert {"actor_restarted", "learner_restarted", "redis_restarted"} <= kinds
 
-    said = command(where, "stop", "--run", "tiny").stdout
+
+def test_stop_drains_and_saves(fleet):
+    said = command(fleet.where, "stop", "--run", "tiny").stdout
     assert "dreamfleet resume --run tiny" in said
     assert fleet.process.wait(20) == 0
     check_ledger(fleet.folder.path)
+    assert "next:" in fleet.log.read_text()
+    assert "Traceback" not in fleet.log.read_text()
 
-    # Resumed with a frame limit a little further on, it ends by itself.
-    stopped_at = fleet.latest("frames")
-    resumed = Fleet(where, "resume", "--run", "tiny", "--frames", str(stopped_at + 200))
+
+def test_resume_goes_on_and_ends_at_its_frame_limit(fleet):
+    limit = fleet.latest("frames") + 200
+    resumed = Fleet(fleet.where, "resume", "--run", "tiny", "--frames", str(limit))
     try:
         assert resumed.process.wait(90) == 0, resumed.log.read_text()
     finally:
         resumed.end()
     check_ledger(fleet.folder.path)
     status = fleet.status()
-    assert not status["alive"] and status["frames"] >= stopped_at + 200
+    assert not status["alive"]
+    assert status["frames"] >= limit
     assert (fleet.folder.path / "curve.png").stat().st_size > 0
-    assert "next:" in fleet.log.read_text() and "Traceback" not in fleet.log.read_text()
 
-    said = json.loads(
-        command(where, "evaluate", "--run", "tiny", "--episodes", "2", "--json").stdout
-    )
-    assert set(said) == {"return_mean", "return_std", "episodes", "policy_version"}
-    assert said["episodes"] == 2
+
+def test_evaluate_needs_no_fleet(fleet):
+    said = command(fleet.where, "evaluate", "--run", "tiny", "--episodes", "2", "--json").stdout
+    result = json.loads(said)
+    assert set(result) == {"return_mean", "return_std", "episodes", "policy_version"}
+    assert result["episodes"] == 2
 
 
 def check_ledger(folder):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -228,7 +229,7 @@ def test_fresh_never_trains_twice_even_when_evicted_or_restarted(history, rows):
         else:
             getattr(robots, name)(*arguments)
     for places in trained.values():
-        assert all(a < b for a, b in zip(places, places[1:], strict=False))
+        assert all(a < b for a, b in pairwise(places))
 
 
 def test_fresh_comes_before_uniform_and_fills_up():
@@ -320,6 +321,34 @@ def test_chunk_may_be_gone_but_its_successors_stay_sampleable():
         arena.insert(robots.chunk(0, 6))
     assert arena.oldest == 12
     check_batch(robots, arena.sample(np.array([12, 18])), [12, 18])
+
+
+def test_a_new_incarnation_is_never_joined_even_if_its_steps_seem_to_follow():
+    arena, robots = make_arena(), Robots()
+    arena.insert(robots.chunk(0, 3))
+    robots.restart(0)
+    robots.lose(0, 3)  # its first Chunk never came: this one starts where the old life ended
+    arena.insert(robots.chunk(0, 3))
+    assert FreshThenUniform(0).draw(arena, 2).tolist() == []
+    arena.insert(robots.chunk(0, 3))
+    assert FreshThenUniform(0).draw(arena, 2).tolist() == [3, 3]
+
+
+def test_a_track_whose_end_was_evicted_begins_anew_and_spoils_nobody():
+    arena, robots = make_arena(20), Robots()
+    arena.insert(robots.chunk(0, 2))  # rows 0 and 1
+    for _ in range(3):
+        arena.insert(robots.chunk(2, 8))  # evicts it; rows 0 and 1 are now in this Track
+    assert arena.oldest > 2
+    arena.insert(robots.chunk(0, 2))
+    allowed = robots.valid_contexts(arena)
+    assert allowed == [10, 18]
+    everything = np.arange(arena.oldest, arena.end)
+    arena.columns.known[everything % arena.capacity] = True
+    valid = robots.valid_contexts(arena, set(everything.tolist()))
+    steps = arena.sample(np.array(valid)).ordinals
+    for context, row in zip(valid, steps.tolist(), strict=True):
+        assert row == list(range(context + 1, context + 5))
 
 
 def test_capacity_too_small_is_refused():

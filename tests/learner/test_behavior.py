@@ -47,7 +47,9 @@ def _world(kind="continuous", seed=0, *, model=MODEL):
 
 def _behavior(kind, seed=0, *, model=MODEL, **changes):
     torch.manual_seed(seed)
-    behavior = ActorCritic(learner_config(**changes), model, Policy(model, make_spec(kind, 3).action))
+    behavior = ActorCritic(
+        learner_config(**changes), model, Policy(model, make_spec(kind, 3).action)
+    )
     perturb(behavior.policy, seed)
     let_speak(behavior.value, seed, 2.0)
     let_speak(behavior.slow_value, seed + 1, 2.0)
@@ -59,6 +61,14 @@ def _starts(N, seed=0):
     index = torch.randint(MODEL.classes, (N, MODEL.stoch), generator=generator)
     stoch = torch.nn.functional.one_hot(index, MODEL.classes).float()
     return Latent(torch.tanh(torch.randn(N, MODEL.deter, generator=generator)), stoch)
+
+
+def _log_prob_and_entropy(kind, out, action):
+    if kind == "discrete":
+        probs = references.unimix(out, 0.01)
+        return float(np.log(probs) @ action.round()), -float(probs @ np.log(probs))
+    mean, std = references.bounded_normal(out[:3], out[3:])
+    return references.normal_log_prob(action, mean, std), references.normal_entropy(std)
 
 
 @pytest.mark.parametrize("N", [1, 6])
@@ -86,14 +96,7 @@ def test_losses_equal_the_twin(kind, gradient, N):
     weight = references.chance_to_be_here(alive)
     for n, t in np.ndindex(N, 4):
         out = references.head(feature[n, t], policy)
-        if kind == "discrete":
-            probs = references.unimix(out, 0.01)
-            log_prob = float(np.log(probs) @ action[n, t].round())
-            entropy = -float(probs @ np.log(probs))
-        else:
-            mean, std = references.bounded_normal(out[:3], out[3:])
-            log_prob = references.normal_log_prob(action[n, t], mean, std)
-            entropy = references.normal_entropy(std)
+        log_prob, entropy = _log_prob_and_entropy(kind, out, action[n, t])
         reinforce = log_prob * (returns[n, t] - means[n, t]) / scale
         analytic = returns[n, t] / scale
         score = {
@@ -224,7 +227,7 @@ def test_worth_is_the_imagined_return_where_a_dream_started_else_the_value(dream
             assert torch.equal(starts_.deter[where.index(i)], latents.deter.flatten(0, 1)[i])
 
 
-# ------------------------------------------------- the gradient through the dream is the gradient
+# the gradient through the dream is the gradient.
 
 
 def _linear_case(gradient, N=6):
@@ -318,14 +321,16 @@ def test_reinforce_and_analytic_agree_in_expectation():
     torch.testing.assert_close(means[0], means[1], rtol=0.03, atol=0.01)
 
 
-# ------------------------------------------------- sign: learning raises the imagined return
+# sign: learning raises the imagined return.
 
 
 @torch.no_grad()
 def _imagined_return(world_model, policy, start):
     torch.manual_seed(5)
     dream = imagine(world_model, policy, start, 6)
-    alive = torch.cumprod(torch.cat([torch.ones_like(dream.alive[:, :1]), dream.alive[:, 1:]], 1), 1)
+    alive = torch.cumprod(
+        torch.cat([torch.ones_like(dream.alive[:, :1]), dream.alive[:, 1:]], 1), 1
+    )
     return (dream.reward[:, 1:] * alive[:, :-1]).sum(1).mean().item()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -64,48 +65,64 @@ def disturb(dice: random.Random, store: MemoryLog, lives: list[Life], clock: Man
             life.log.broken = True
 
 
+class World:
+    """Two slots, a store and a learner, and everything that happens to them."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.folder, self.dice = folder, random.Random(seed)
+        self.clock, self.store = ManualClock(), MemoryLog()
+        self.half = FrontHalf(self.store.reader(), folder, self.clock)
+        self.lives = [Life(self.store, slot, 0, self.clock) for slot in range(2)]
+
+    def chaos(self) -> None:
+        self.clock.sleep(0.7)
+        for life in self.lives:
+            life.turn()
+        for _ in range(self.dice.randint(0, 3)):
+            self.half.ingest.insert_next()
+        if self.dice.random() < 0.3:
+            self.half.ingest.commit()
+        if self.dice.random() < 0.08:
+            disturb(self.dice, self.store, self.lives, self.clock)
+        if self.dice.random() < 0.02:
+            self.half = FrontHalf(self.store.reader(), self.folder, self.clock)
+
+    def peace(self) -> None:
+        self.clock.sleep(1.1)
+        for life in self.lives:
+            life.turn(offer=False)
+        while self.half.ingest.insert_next():
+            pass
+        self.half.ingest.repeat_notice()
+        self.half.ingest.commit()
+
+
+def check_once_and_in_order(ids: list[EntryId]) -> None:
+    assert ids == sorted(set(ids))
+    for before, after in pairwise(ids):
+        assert after.sequence == (before.sequence + 1 if before[0] == after[0] else 1)
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_every_durable_chunk_is_in_the_arena_once_and_in_order(tmp_path: Path, seed: int) -> None:
-    dice, clock, store = random.Random(seed), ManualClock(), MemoryLog()
-    half = FrontHalf(store.reader(), tmp_path, clock)
-    lives = [Life(store, slot, 0, clock) for slot in range(2)]
+    world = World(tmp_path, seed)
     for _ in range(300):
-        clock.sleep(0.7)
-        for life in lives:
-            life.turn()
-        for _ in range(dice.randint(0, 3)):
-            half.ingest.insert_next()
-        if dice.random() < 0.3:
-            half.ingest.commit()
-        if dice.random() < 0.08:
-            disturb(dice, store, lives, clock)
-        if dice.random() < 0.02:
-            half = FrontHalf(store.reader(), tmp_path, clock)
+        world.chaos()
     for _ in range(80):
-        clock.sleep(1.1)
-        for life in lives:
-            life.turn(offer=False)
-        while half.ingest.insert_next():
-            pass
-        half.ingest.repeat_notice()
-        half.ingest.commit()
-    ledger = read_ledger(tmp_path)
+        world.peace()
+    ledger, arena = read_ledger(tmp_path), world.half.arena
     for slot in range(2):
-        ids = [entry_id for s, entry_id in ledger if s == slot]
-        assert ids == sorted(set(ids))
-        for before, after in zip(ids, ids[1:], strict=False):
-            assert after.sequence == (before.sequence + 1 if before[0] == after[0] else 1)
-    assert half.arena.end == 4 * len(ledger) > 100
-    position = half.arena.columns.fields["observation/position"][: half.arena.end]
-    for number, (slot, entry_id) in enumerate(ledger):
-        rows = position[4 * number : 4 * number + 4]
+        check_once_and_in_order([entry_id for s, entry_id in ledger if s == slot])
+    assert arena.end == 4 * len(ledger) > 100
+    position = arena.columns.fields["observation/position"][: arena.end].reshape(-1, 4, 2)
+    for rows, (slot, entry_id) in zip(position, ledger, strict=True):
         assert (rows[:, 0] == 100 * slot).all()
         assert (rows[:, 1] == 4 * (entry_id.sequence - 1) + np.arange(4)).all()
-    for life in lives:
+    for life in world.lives:
         assert life.writer.drained
         mine = [e for s, e in ledger if s == life.slot and e.incarnation == life.writer.incarnation]
         assert len(mine) == life.sealed
-    assert not [event for event in half.events if event[0] == "gap"]
+    assert not [event for event in world.half.events if event[0] == "gap"]
 
 
 def rejected(half: FrontHalf, store: MemoryLog, payload: bytes, sequence: int) -> str:

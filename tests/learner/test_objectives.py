@@ -114,9 +114,7 @@ def test_replay_value_loss(B, T):
         worth.double().numpy(), 333.0, 0.95,
     )  # fmt: skip
     bins = references.two_hot_bins(learning.world_model.config.bins)
-    value, slow = (
-        references.parameters_of(head) for head in (behavior.value, behavior.slow_value)
-    )
+    value, slow = (references.parameters_of(head) for head in (behavior.value, behavior.slow_value))
     assert ours.shape == (B, T - 1)
     for b, t in np.ndindex(B, T - 1):
         x = feature[b, t].double().numpy()

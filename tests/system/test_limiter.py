@@ -76,9 +76,7 @@ class LimiterMachine(RuleBasedStateMachine):
         assert limiter.debt < least + step + slack
 
 
-LimiterMachine.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=40, deadline=None
-)
+LimiterMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 TestLimiter = LimiterMachine.TestCase
 
 

@@ -28,9 +28,7 @@ def test_unimix_log_prob_and_entropy(shape, share):
         np.log((probs * value).sum(-1)),
         atol=1e-5,
     )
-    np.testing.assert_allclose(
-        distribution.entropy(), -(probs * np.log(probs)).sum(-1), atol=1e-5
-    )
+    np.testing.assert_allclose(distribution.entropy(), -(probs * np.log(probs)).sum(-1), atol=1e-5)
     np.testing.assert_array_equal(distribution.mode().argmax(-1), probs.argmax(-1))
 
 

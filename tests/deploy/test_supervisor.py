@@ -1,0 +1,237 @@
+"""The supervisor against a fleet that exists only on paper."""
+
+from __future__ import annotations
+
+import pytest
+
+from deploy.fleet import SupervisorSeams
+from deploy.processes import Outcome
+from deploy.reconcile import EVALUATOR, LEARNER, Member, Rules
+from deploy.supervisor import MAX_FAILURES, Supervisor
+from system.clock import ManualClock
+from system.control.memory import MemoryControl
+from system.control.protocol import Lease
+from system.errors import RunError, Unavailable
+
+RULES = Rules(
+    lost_after_s=60, start_after_s=180, grace_s=15, backoff_first_s=1, backoff_longest_s=8
+)
+ACTOR = Member("actor", 0)
+
+
+class PaperFleet:
+    def __init__(self):
+        self.calls = []
+        self.over = {}
+        self.lives = {}
+        self.pending = "starting"
+
+    def start(self, member):
+        self.calls.append(("start", member))
+        self.lives[member] = self.lives.get(member, 0) + 1
+
+    def drain(self, member, *, final):
+        self.calls.append(("final" if final else "drain", member))
+        self.over[member] = Outcome(kind="drained")
+
+    def kill(self, member):
+        self.calls.append(("kill", member))
+        self.over[member] = "the actor died"
+
+    def ended(self):
+        over, self.over = self.over, {}
+        return over
+
+    def why_pending(self, member):
+        return self.pending
+
+
+class Server:
+    def __init__(self):
+        self.up, self.starts, self.restarts, self.refuses = True, 0, 0, False
+
+    def alive(self):
+        return self.up
+
+    def start(self):
+        self.starts += 1
+        if self.refuses:
+            raise RunError("it did not start")
+        self.up = True
+
+    def restart(self):
+        self.restarts += 1
+        self.start()
+
+
+class Case:
+    def __init__(self, actors=1):
+        self.clock, self.fleet, self.server = ManualClock(), PaperFleet(), Server()
+        self.control = MemoryControl(self.clock)
+        self.control.change_desired(actors=actors)
+        seams = SupervisorSeams(
+            fleet=self.fleet, control=self.control, clock=self.clock, server=self.server
+        )
+        self.told = []
+        self.supervisor = Supervisor(seams, RULES, who="me", on_event=self.told.append)
+
+    def turn(self, seconds=1.0, beating=()):
+        self.clock.sleep(seconds)
+        for member in beating:
+            life = self.fleet.lives[member]
+            self.control.renew(
+                Lease(
+                    role=member.role, slot=member.slot, incarnation=life, who=f"{member}:{life}",
+                    doing="", time_s=0.0,
+                ),
+                ttl_s=10,
+            )  # fmt: skip
+        self.supervisor.tick()
+
+    def settle(self, beating=(LEARNER, ACTOR, EVALUATOR)):
+        self.turn()
+        self.turn(beating=beating)
+        self.fleet.calls.clear()
+
+    @property
+    def kinds(self):
+        return [event.kind for event in self.told]
+
+
+@pytest.fixture
+def case():
+    return Case()
+
+
+def test_it_starts_what_is_wished(case):
+    case.turn()
+    assert case.fleet.calls == [("start", LEARNER), ("start", ACTOR), ("start", EVALUATOR)]
+
+
+def test_a_dead_actor_is_restarted_and_told_of(case):
+    case.settle()
+    case.fleet.over[ACTOR] = "the actor died"
+    case.turn(0.1)
+    assert case.fleet.calls == []
+    case.turn(1.0)
+    assert case.fleet.calls == [("start", ACTOR)]
+    assert case.kinds == ["actor_died", "actor_restarted"]
+    case.turn()
+    assert case.control.events()[-1].text == "actor 0 restarted; the actor died"
+
+
+def test_the_lease_of_the_life_before_is_no_sign_of_life(case):
+    case.settle()
+    case.fleet.over[ACTOR] = "the actor died"
+    case.turn(0.6)
+    case.turn(1.0)
+    assert ACTOR in case.supervisor.pending()
+    case.turn(1.0, beating=[ACTOR])
+    assert ACTOR not in case.supervisor.pending()
+
+
+def test_silence_is_not_death_while_control_is_away(case, monkeypatch):
+    case.settle()
+
+    def unavailable(*_, **__):
+        raise Unavailable("Redis is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(case.control, "leases", unavailable)
+        for _ in range(10):
+            case.turn(20.0)
+    assert case.fleet.calls == []
+    for _ in range(4):
+        case.turn(20.0, beating=[LEARNER, EVALUATOR])
+    assert ("kill", ACTOR) in case.fleet.calls
+
+
+def test_scaling_down_drains_the_newest(case):
+    case.control.change_desired(actors=2)
+    newest = Member("actor", 1)
+    case.settle(beating=[LEARNER, ACTOR, newest, EVALUATOR])
+    case.control.change_desired(actors=1)
+    case.turn(beating=[LEARNER, ACTOR, newest, EVALUATOR])
+    assert case.fleet.calls == [("drain", newest)]
+
+
+def test_stop_drains_actors_before_the_learner(case):
+    case.settle()
+    case.control.change_desired(stopping=True)
+    while not case.supervisor.ended:
+        case.turn()
+    assert [call for call in case.fleet.calls if call[1] != EVALUATOR] == [
+        ("drain", ACTOR), ("drain", LEARNER)
+    ]  # fmt: skip
+    assert not case.supervisor.finished
+
+
+def test_a_finished_learner_ends_the_run_with_a_last_evaluation(case):
+    case.settle()
+    case.fleet.over[LEARNER] = Outcome(kind="finished")
+    while not case.supervisor.ended:
+        case.turn()
+    assert case.fleet.calls == [("final", ACTOR), ("final", EVALUATOR)]
+    assert case.supervisor.finished
+
+
+def test_a_mistake_of_the_user_is_not_restarted(case):
+    case.settle()
+    case.fleet.over[LEARNER] = Outcome(kind="refused", text="the checkpoint is damaged")
+    case.turn()
+    assert case.supervisor.ended
+    assert case.supervisor.failure == "the checkpoint is damaged"
+
+
+def test_a_fenced_learner_gives_way(case):
+    case.settle()
+    case.fleet.over[LEARNER] = Outcome(kind="fenced", text="epoch 3")
+    case.turn()
+    assert case.supervisor.failure == "another learner took over: epoch 3"
+
+
+def test_a_fenced_actor_takes_its_slot_again(case):
+    case.settle()
+    case.fleet.over[ACTOR] = Outcome(kind="fenced", text="incarnation 9")
+    case.turn(0.1)
+    case.turn(1.0)
+    assert ("start", ACTOR) in case.fleet.calls
+
+
+def test_a_member_that_never_comes_up_ends_the_run(case):
+    for _ in range(1000):
+        if case.supervisor.ended:
+            break
+        case.turn(1.0, beating=[LEARNER, EVALUATOR] if case.fleet.lives else [])
+        case.fleet.over[ACTOR] = "ImportError: no module"
+    wanted = f"actor 0 failed {MAX_FAILURES} times in a row: ImportError: no module"
+    assert case.supervisor.failure == wanted
+
+
+def test_why_a_slot_is_pending_reaches_other_terminals(case):
+    case.fleet.pending = "needs 0.25 CPU; 0 of 2 are free: scale down or add machines"
+    case.turn()
+    for _ in range(4):
+        case.turn(2.0, beating=[LEARNER, EVALUATOR])
+    assert case.supervisor.pending()[ACTOR] == case.fleet.pending
+    case.turn(beating=[LEARNER, EVALUATOR])
+    events = [event for event in case.control.events() if event.kind == "actor_pending"]
+    assert [event.text for event in events] == [case.fleet.pending]
+
+
+def test_a_dead_server_is_started(case):
+    case.settle()
+    case.server.up = False
+    case.turn()
+    assert (case.server.starts, case.server.restarts) == (1, 0)
+    assert case.kinds == ["redis_died", "redis_restarted"]
+
+
+def test_a_server_that_does_not_come_up_is_tried_again(case):
+    case.settle()
+    case.server.up, case.server.refuses = False, True
+    case.turn()
+    assert case.kinds == ["redis_died", "redis_down"]
+    case.server.refuses = False
+    case.turn()
+    assert case.kinds[-1] == "redis_restarted"
