@@ -62,6 +62,8 @@ def evaluate_run(options: argparse.Namespace) -> None:
         raise ConfigError(f"--episodes {options.episodes} must be 1 or more")
     folder = RunFolder.open(Path.cwd(), options.run)
     record = folder.record()
+    import torch
+
     from actors.envs.registry import make_env
     from actors.evaluate import evaluate
     from deploy.evaluator import SEED_OFFSET
@@ -76,8 +78,10 @@ def evaluate_run(options: argparse.Namespace) -> None:
     env = make_env(
         config.env, num_copies=min(options.episodes, config.evaluation.copies), seed=seed
     )
+    # The filter samples its latent: a seed fixes this too.
+    torch.manual_seed(seed)
     try:
-        result = evaluate(agent, env, episodes=options.episodes)
+        result = evaluate(agent, env, episodes=options.episodes, seed=seed)
     finally:
         env.close()
     if options.json:

@@ -76,11 +76,17 @@ def _client(address: str) -> Any:  # noqa: ANN401
             f"--address {address!r} must be the dashboard's URL, such as http://head:8265"
         )
     try:
+        from ray.exceptions import AuthenticationError
         from ray.job_submission import JobSubmissionClient
-
-        return JobSubmissionClient(address)
     except ImportError as error:
         raise RunError(f"`launch` needs ray[default]: {error}") from error
+    try:
+        return JobSubmissionClient(address)
+    except AuthenticationError as error:
+        raise RunError(
+            f"the Ray cluster at {address} wants its token: copy it from the head (`ray "
+            "get-auth-token`) into RAY_AUTH_TOKEN or ~/.ray/auth_token, and set RAY_AUTH_MODE=token"
+        ) from error
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise RunError(
             f"no Ray cluster answers at {address}: {error}; start one with `ray start --head` and "

@@ -6,8 +6,11 @@ Plain Python: `deploy/topology.py` wraps these classes as Ray actors. `run` live
 
 from __future__ import annotations
 
+import faulthandler
 import os
+import sys
 import threading
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +66,7 @@ class ActorProcess:
         os.nice(ACTOR_NICENESS)
         torch.set_num_threads(self._order.record.config.actor.torch_threads)
         torch.manual_seed(self._order.record.config.seed + 1 + self._slot)
-        return _outcome(self._run)
+        return _outcome(self._run, self._order, f"actor-{self._slot}")
 
     def drain(self, *, final: bool) -> None:
         """Asks it to seal and send what it has, and to exit; `final`: nobody reads it any more."""
@@ -92,7 +95,7 @@ class LearnerProcess:
 
     def run(self) -> Outcome:
         """Learns until the frame limit or until drained; saves in both cases."""
-        return _outcome(self._run)
+        return _outcome(self._run, self._order, "learner")
 
     def drain(self, *, final: bool) -> None:
         """Asks it to save and exit."""
@@ -120,7 +123,7 @@ class EvaluatorProcess:
         """Measures policies until drained."""
         os.nice(ACTOR_NICENESS)
         torch.set_num_threads(1)
-        return _outcome(self._run)
+        return _outcome(self._run, self._order, "evaluator")
 
     def drain(self, *, final: bool) -> None:
         """Asks it to exit; with `final`, after it has measured the last policy."""
@@ -153,11 +156,28 @@ def _rest(turn: Progress | Wait, place: Place) -> None:
         place.clock.sleep(turn.seconds)
 
 
-def _outcome(run: Callable[[], Outcome]) -> Outcome:
+def _outcome(run: Callable[[], Outcome], order: Order, name: str) -> Outcome:
     """Turns what no restart can mend, or what is no failure, into an outcome."""
+    _log_to(Path(order.folder) / "log", name)
     try:
         return run()
     except Fenced as error:
         return Outcome(kind="fenced", text=str(error))
     except UserError as error:
         return Outcome(kind="refused", text=str(error))
+    except Exception:
+        traceback.print_exc()
+        sys.stderr.flush()
+        raise
+
+
+def _log_to(folder: Path, name: str) -> None:
+    """What this process says, and its last words, go to a file of the run."""
+    if not folder.is_dir():
+        return  # on another machine than the run folder: Ray keeps it
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    descriptor = os.open(folder / f"{name}.log", flags, 0o644)
+    for stream in (1, 2):
+        os.dup2(descriptor, stream)
+    os.close(descriptor)
+    faulthandler.enable(file=2)

@@ -198,7 +198,8 @@ class Supervisor:
         self._tell(member.role, member.slot, f"{member.role}_died", f"{member}: {text}")
         vain = member == LEARNER or (member.role == "actor" and seen.seen_s is None)
         if vain and failures >= MAX_FAILURES:
-            self.failure = f"{member} failed {failures} times in a row: {text}"
+            where = "its log is in the run's folder log/"
+            self.failure = f"{member} failed {failures} times in a row: {text}; {where}"
 
     def _act(self, action: Action, now_s: float) -> None:
         member = action.member

@@ -125,7 +125,9 @@ def panel(status: Status, eta_s: float | None, note: str) -> Panel:
             Text(label, style="dim"), Text(value), Text(label_2, style="dim"), Text(value_2)
         )
     limit = status.frames_limit or None
-    bar = ProgressBar(total=limit, completed=status.frames, pulse=limit is None)
+    # In a table: a bare bar would not end its line.
+    bar = Table.grid(expand=True)
+    bar.add_row(ProgressBar(total=limit, completed=status.frames, pulse=limit is None))
     below = [Text(f"actor {slot} pending: {reason}", style="yellow")
              for slot, reason in status.actors.reasons.items()]  # fmt: skip
     if note:

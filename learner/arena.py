@@ -129,6 +129,11 @@ class Arena:
     def insert(self, chunk: Chunk) -> None:
         """Appends a Chunk to its Track, evicting the oldest Chunks when the ring is full."""
         length = chunk.num_steps
+        if length > self.capacity:
+            raise ConfigError(
+                f"a chunk of {length} Steps does not fit an arena of {self.capacity}: raise "
+                "replay.capacity_bytes or lower replay.chunk_length"
+            )
         while len(self) + length > self.capacity:
             self.oldest += self._pieces.popleft()
         ordinals = np.arange(self.end, self.end + length)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from system.config import require_positive
+from system.config import require_not_negative, require_positive, require_share
 from system.errors import ConfigError
 
 Gradient = Literal["reinforce", "analytic", "mixed"]
@@ -70,6 +70,11 @@ class LearnerConfig:
                      "clip", "discount_horizon", "publish_s", "checkpoint_s", "commit_s",
                      "metrics_s", "torch_threads"):  # fmt: skip
             require_positive("learner", self, name)
+        for name in ("return_lambda", "mixed_share", "slow_value_rate", "return_rate"):
+            require_share("learner", self, name)
+        for name in ("free_nats", "dynamics_scale", "representation_scale", "replay_value_scale",
+                     "entropy_scale", "slow_value_scale"):  # fmt: skip
+            require_not_negative("learner", self, name)
         starts = self.batch_size * self.batch_length
         if not 0 <= self.dream_starts <= starts:
             raise ConfigError(

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import typing
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any, TypeVar
 
 from system.errors import ConfigError, nearest
@@ -47,16 +48,18 @@ class ModelConfig:
     continue_layers: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("deter", "hidden", "classes", "units", "stoch", "blocks"):
-            require_positive("model", self, name)
+        for field in fields(self):
+            if field.name not in ("size", "unimix"):
+                require_positive("model", self, field.name)
+        require_share("model", self, "unimix")
         if self.deter % self.blocks:
             raise ConfigError(
                 f"model.deter={self.deter} must be a multiple of model.blocks={self.blocks}"
             )
         if self.classes > 255:
             raise ConfigError(f"model.classes={self.classes} must be at most 255 (stored as bytes)")
-        if self.bins % 2 == 0:
-            raise ConfigError(f"model.bins={self.bins} must be odd, so that one bin is zero")
+        if self.bins % 2 == 0 or self.bins < 3:
+            raise ConfigError(f"model.bins={self.bins} must be odd and at least 3: one bin is zero")
 
     @property
     def feature(self) -> int:
@@ -84,11 +87,8 @@ class ReplayConfig:
     """A segment file is sealed when it reaches this size [bytes]."""
 
     def __post_init__(self) -> None:
-        for name in (
-            "chunk_length", "capacity_bytes", "min_steps", "lead_chunks", "log_bytes",
-            "segment_bytes",
-        ):  # fmt: skip
-            require_positive("replay", self, name)
+        for field in fields(self):
+            require_positive("replay", self, field.name)
         if self.ratio < 1:
             raise ConfigError(
                 f"replay.ratio={self.ratio} must be >= 1: every fresh Step is replayed at least "
@@ -97,10 +97,26 @@ class ReplayConfig:
 
 
 def require_positive(section: str, config: Any, name: str) -> None:  # noqa: ANN401
-    """Raises ConfigError unless `config.name` > 0."""
+    """Raises ConfigError unless `config.name` is a finite number greater than 0."""
     value = getattr(config, name)
-    if not value > 0:
+    if not math.isfinite(value):
+        raise ConfigError(f"{section}.{name}={value} must be a finite number")
+    if value <= 0:
         raise ConfigError(f"{section}.{name}={value} must be greater than 0")
+
+
+def require_share(section: str, config: Any, name: str) -> None:  # noqa: ANN401
+    """Raises ConfigError unless `config.name` lies in 0..1."""
+    value = getattr(config, name)
+    if not 0 <= value <= 1:
+        raise ConfigError(f"{section}.{name}={value} must lie in 0..1")
+
+
+def require_not_negative(section: str, config: Any, name: str) -> None:  # noqa: ANN401
+    """Raises ConfigError unless `config.name` is a finite number, 0 or greater."""
+    value = getattr(config, name)
+    if not (value >= 0 and math.isfinite(value)):
+        raise ConfigError(f"{section}.{name}={value} must be a finite number, 0 or greater")
 
 
 def to_json(config: Any) -> dict[str, Any]:  # noqa: ANN401
@@ -114,6 +130,9 @@ def from_json(cls: type[ConfigT], data: dict[str, Any], path: str = "") -> Confi
     Raises:
       ConfigError: an unknown or missing key, or a value of the wrong type, named by dotted path.
     """
+    if not isinstance(data, dict):
+        where = path.removesuffix(".") or "config"
+        raise ConfigError(f"{where}={data!r} must be a section of settings")
     hints = typing.get_type_hints(cls)
     names = [field.name for field in fields(cls)]  # type: ignore[arg-type]
     for key in data:
@@ -133,16 +152,21 @@ def from_json(cls: type[ConfigT], data: dict[str, Any], path: str = "") -> Confi
         raise ConfigError(f"{path or 'config'}: {error}") from None
 
 
-def override(config: ConfigT, assignment: str) -> ConfigT:
-    """Returns `config` with one leaf replaced: `override(config, "learner.batch_size=8")`.
+def override(config: ConfigT, *assignments: str) -> ConfigT:
+    """Returns `config` with leaves replaced: `override(config, "learner.batch_size=8")`.
+
+    All are applied before the result is checked, so their order does not matter.
 
     Raises:
-      ConfigError: no `=`, an unknown key (nearest match named) or a value of the wrong type.
+      ConfigError: no `=`, an unknown key (nearest match named) or a value that cannot be used.
     """
-    path, separator, text = assignment.partition("=")
-    if not separator:
-        raise ConfigError(f"--set {assignment!r} needs the form section.key=value")
-    return _replace(config, path.split("."), text, path)
+    data = to_json(config)
+    for assignment in assignments:
+        path, separator, text = assignment.partition("=")
+        if not separator:
+            raise ConfigError(f"--set {assignment!r} needs the form section.key=value")
+        _assign(config, data, path.split("."), text, path)
+    return from_json(type(config), data)
 
 
 def leaves(config: Any, path: str = "") -> list[str]:  # noqa: ANN401
@@ -159,28 +183,36 @@ def leaves(config: Any, path: str = "") -> list[str]:  # noqa: ANN401
 
 def digest(*configs: Any) -> str:  # noqa: ANN401
     """16 hex digits over the given configs; equal exactly if every field is equal."""
-    body = [asdict(config) for config in configs]
+    body = _plain([asdict(config) for config in configs])
     canonical = json.dumps(body, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
-def _replace(config: ConfigT, path: list[str], text: str, whole: str) -> ConfigT:
-    names = [field.name for field in fields(config)]  # type: ignore[arg-type]
+def _plain(value: Any) -> Any:  # noqa: ANN401
+    """32.0 is written as 32: the two are equal."""
+    if isinstance(value, dict):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _assign(config: Any, data: dict[str, Any], path: list[str], text: str, whole: str) -> None:  # noqa: ANN401
+    """Writes one value into the plain data of `config`, if there is such a leaf."""
+    names = [field.name for field in fields(config)]
     if path[0] not in names:
-        known = leaves(config)
-        word = whole if whole.count(".") == 0 else ".".join(path)
-        raise ConfigError(f"unknown setting {whole!r}; {nearest(word, [*known, *names])}")
+        word = whole if "." not in whole else ".".join(path)
+        raise ConfigError(f"unknown setting {whole!r}; {nearest(word, [*leaves(config), *names])}")
     current = getattr(config, path[0])
     if is_dataclass(current):
         if len(path) == 1:
             inner = ", ".join(field.name for field in fields(current))
             raise ConfigError(f"{whole!r} is a section; set one of: {inner}")
-        value: Any = _replace(current, path[1:], text, whole)
+        _assign(current, data[path[0]], path[1:], text, whole)
     elif len(path) > 1:
         raise ConfigError(f"unknown setting {whole!r}; {path[0]!r} is a value, not a section")
     else:
-        value = _convert(whole, typing.get_type_hints(type(config))[path[0]], parse_value(text))
-    return replace(config, **{path[0]: value})  # type: ignore[type-var]
+        data[path[0]] = parse_value(text)
 
 
 def parse_value(text: str) -> Any:  # noqa: ANN401

@@ -75,7 +75,7 @@ class RSSM(nn.Module):
         self.stoch_in = Block(stoch, hidden)
         self.action_in = Block(action, hidden)
         block = deter // groups
-        fan_in = block + 3 * hidden
+        fan_in = groups * (block + 3 * hidden)  # of all blocks together, as the authors count
         self.hidden_deter = nn.Parameter(torch.empty(groups, block, block))
         self.hidden_shared = nn.Parameter(torch.empty(3 * hidden, deter))
         self.hidden_bias = nn.Parameter(torch.zeros(deter))

@@ -84,7 +84,8 @@ class BlockLinear(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(outputs, blocks, block_in, block_out))
         self.bias = nn.Parameter(torch.zeros(outputs, blocks, 1, block_out))
-        init_weight(self.weight, block_in)
+        # As in the authors' code, the fan-in is that of all blocks together.
+        init_weight(self.weight, blocks * block_in)
 
     def forward(self, x: Tensor) -> Tensor:
         """[G, B, block_in] -> [outputs, G, B, block_out]."""

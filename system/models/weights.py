@@ -46,4 +46,10 @@ def load_tensors(modules: dict[str, nn.Module], tensors: dict[str, Tensor]) -> N
                 f"{name!r} has shape {tuple(tensors[name].shape)}, the model needs "
                 f"{tuple(tensor.shape)}"
             )
+        if tensor.dtype != tensors[name].dtype:
+            raise ValueError(
+                f"{name!r} has dtype {tensors[name].dtype}, the model needs {tensor.dtype}"
+            )
+    # Only now: a refused load must not leave a half-changed model behind.
+    for name, tensor in expected.items():
         tensor.copy_(tensors[name])

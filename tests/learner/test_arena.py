@@ -373,10 +373,7 @@ def test_row_bytes_is_what_numpy_takes():
     assert total == 100 * row_bytes(SPEC, MODEL)
 
 
-@pytest.mark.xfail(
-    raises=IndexError, strict=True,
-    reason="a Chunk longer than the arena empties the ring and pops from nothing",
-)  # fmt: skip
 def test_a_chunk_longer_than_the_arena():
     arena, robots = make_arena(16), Robots()
-    arena.insert(robots.chunk(0, 17))
+    with pytest.raises(ConfigError, match="a chunk of 17 Steps does not fit an arena of 16"):
+        arena.insert(robots.chunk(0, 17))

@@ -61,7 +61,7 @@ def test_override(assignment, read, wanted):
     assert read(changed) == wanted
     assert type(read(changed)) is type(wanted)
     assert read(WHOLE) != wanted
-    assert changed.model is WHOLE.model
+    assert changed.model == WHOLE.model
 
 
 @pytest.mark.parametrize(
@@ -86,9 +86,9 @@ def test_override(assignment, read, wanted):
          "learner.gradient='reinforced'; did you mean 'reinforce'?"),
         ("learner.gradient=7", "learner.gradient=7; known: analytic, mixed, reinforce"),
         ("learner.batch_size=0", "learner.batch_size=0 must be greater than 0"),
-        ("learner.clip=NaN", "learner.clip=nan must be greater than 0"),
+        ("learner.clip=NaN", "learner.clip=nan must be a finite number"),
         ("model.deter=17", "model.deter=17 must be a multiple of model.blocks=8"),
-        ("model.bins=64", "model.bins=64 must be odd, so that one bin is zero"),
+        ("model.bins=64", "model.bins=64 must be odd and at least 3: one bin is zero"),
         ("model.classes=256", "model.classes=256 must be at most 255 (stored as bytes)"),
         ("learner.dream_starts=2000", "learner.dream_starts=2000 must lie in 0..1024 "
          "(batch_size * batch_length; 0 means all)"),
@@ -112,7 +112,6 @@ def test_something_like_nothing_known_lists_what_is():
         override(WHOLE, "qqqq=1")
 
 
-@pytest.mark.xfail(reason="NaN passes `ratio < 1`; the run would never train", strict=True)
 @pytest.mark.parametrize("text", ["NaN", "Infinity"])
 def test_a_ratio_that_is_no_number_is_refused(text):
     with pytest.raises(ConfigError):
@@ -148,7 +147,6 @@ def test_a_missing_key_is_named():
 
 
 @pytest.mark.parametrize("value", [5, None, [1], "x"])
-@pytest.mark.xfail(reason="from_json iterates over a value where a section belongs", strict=True)
 def test_a_value_where_a_section_belongs(value):
     with pytest.raises(ConfigError, match=r"learner.*section"):
         from_json(Whole, to_json(WHOLE) | {"learner": value})
@@ -175,7 +173,8 @@ def test_digest_changes_with_any_field(path):
     for section in sections:
         inner = inner[section]
     other = {
-        "gradient": "mixed", "blocks": 4, "classes": 5, "bins": 253, "dream_starts": 3
+        "gradient": "mixed", "blocks": 4, "classes": 5, "bins": 253, "dream_starts": 3,
+        "return_lambda": 0.5,
     }.get(name)  # fmt: skip
     if other is None:
         value = inner[name]
@@ -190,9 +189,6 @@ def test_digest_changes_with_any_field(path):
     assert digest(from_json(Whole, to_json(WHOLE))) == digest(WHOLE)
 
 
-@pytest.mark.xfail(
-    reason="digest writes 32 and 32.0 differently; presets say ratio=64", strict=True
-)
 def test_equal_configs_have_equal_digests():
     whole, fraction = (ReplayConfig(ratio=ratio, chunk_length=16) for ratio in (32, 32.0))
     assert whole == fraction
@@ -214,3 +210,9 @@ def test_digest_of_several():
 )  # fmt: skip
 def test_parse_value(text, value):
     assert parse_value(text) == value
+
+
+def test_the_order_of_assignments_does_not_matter():
+    pair = ["learner.dream_starts=0", "learner.batch_size=2"]
+    small = override(WHOLE, "learner.dream_starts=1000")
+    assert override(small, *pair) == override(small, *reversed(pair))

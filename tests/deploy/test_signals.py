@@ -1,0 +1,53 @@
+"""Ctrl-C once asks, twice insists."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from deploy.signals import CAUGHT, Forced, Interrupts
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("number", CAUGHT)
+def test_the_first_signal_asks_the_second_insists(number):
+    asked = []
+    before = signal.getsignal(number)
+    with Interrupts(lambda: asked.append(number)) as interrupts:
+        os.kill(os.getpid(), number)
+        assert interrupts.stopping
+        assert asked == [number]
+        with pytest.raises(Forced):
+            os.kill(os.getpid(), number)
+    assert signal.getsignal(number) == before
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
+    arguments = (
+        "train --env CartPole-v1 --runner local --run one --frames 0 --copies 2 --set "
+        "learner.dream_starts=8 learner.batch_size=4 learner.batch_length=8 replay.min_steps=64"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-m", "deploy.cli", *arguments.split()], cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    metrics = tmp_path / "runs/one/metrics.jsonl"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (metrics.exists() and metrics.stat().st_size):
+        time.sleep(0.1)
+    time.sleep(1.0)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, said
+    assert "stopping: actors drain, then the learner saves" in said
+    assert "dreamfleet resume --run one" in said
+    assert list((tmp_path / "runs/one/checkpoints").iterdir())
+    assert "Traceback" not in said
