@@ -19,7 +19,8 @@ from deploy.run_folder import RunRecord
 from learner.learner import Learner
 from system.tick import Progress, Wait
 
-DRAIN_TURNS = 10_000
+DRAIN_S = 3.0
+"""Longest time at a stop to read what the actors still have; the rest is lost [s]."""
 
 
 class LocalRun:
@@ -58,7 +59,9 @@ class LocalRun:
     def close(self) -> None:
         """Drains the actors, saves, measures the last policy of a finished run."""
         finished = self.finished
-        for _ in range(0 if finished else DRAIN_TURNS):
+        clock = self.place.clock
+        until_s = clock.now() + (0.0 if finished else DRAIN_S)
+        while clock.now() < until_s:
             drained = [actor.drain() == Progress("drained") for actor in self.actors]
             self.learner.tick()
             if all(drained) and all(actor.settled for actor in self.actors):

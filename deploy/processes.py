@@ -29,6 +29,8 @@ ACTOR_NICENESS = 5
 
 
 DRAIN_TURN_S = 0.01
+SETTLE_S = 2.0
+"""How long a drained actor waits for the learner to make its last Chunks durable [s]."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,11 +81,19 @@ class ActorProcess:
         try:
             while not self._draining.is_set():
                 _rest(actor.tick(), place)
-            while not self._final and not _settled(actor):
-                place.clock.sleep(DRAIN_TURN_S)
+            self._drain(actor, place)
         finally:
             actor.close()
         return Outcome(kind="drained")
+
+    def _drain(self, actor: Actor, place: Place) -> None:
+        """Until the store has everything; then a little longer, until all of it is durable."""
+        while not self._final and actor.drain() != Progress("drained"):
+            place.clock.sleep(DRAIN_TURN_S)
+        until_s = place.clock.now() + SETTLE_S
+        while not self._final and not actor.settled and place.clock.now() < until_s:
+            actor.drain()
+            place.clock.sleep(DRAIN_TURN_S)
 
 
 class LearnerProcess:
@@ -144,11 +154,6 @@ class EvaluatorProcess:
         finally:
             evaluator.close()
         return Outcome(kind="drained")
-
-
-def _settled(actor: Actor) -> bool:
-    """Whether all it has acted is in the store, and durable there."""
-    return actor.drain() == Progress("drained") and actor.settled
 
 
 def _rest(turn: Progress | Wait, place: Place) -> None:

@@ -84,6 +84,7 @@ class RayFleet:
         self._embedded = redis_is_embedded
         self._handles: dict[Member, Any] = {}
         self._runs: dict[Any, Member] = {}
+        self._placed: dict[Member, Any] = {}
 
     def start(self, member: Member) -> None:
         """Starts a process; returns at once."""
@@ -91,6 +92,7 @@ class RayFleet:
         options = self._options(member)
         handle = self._ray.remote(kind).options(**options).remote(self._order, *arguments)
         self._handles[member] = handle
+        self._placed[member] = handle.__ray_ready__.remote()
         self._runs[handle.run.remote()] = member
 
     def drain(self, member: Member, *, final: bool) -> None:
@@ -111,6 +113,9 @@ class RayFleet:
 
     def why_pending(self, member: Member) -> str:
         """Names what is missing, or says that it is starting."""
+        placed = self._placed.get(member)
+        if placed is not None and self._ray.wait([placed], timeout=0)[0]:
+            return "starting"
         need = self._options(member)
         free, total = self._ray.available_resources(), self._ray.cluster_resources()
         for name, amount in (("CPU", need["num_cpus"]), ("GPU", need["num_gpus"])):
@@ -119,7 +124,7 @@ class RayFleet:
                     f"needs {amount:g} {name}; {free.get(name, 0.0):g} of "
                     f"{total.get(name, 0.0):g} are free: scale down or add machines"
                 )
-        return "starting"
+        return "waiting for Ray to place it"
 
     def close(self) -> None:
         """Ends every process that is left."""
