@@ -117,7 +117,6 @@ class Learner:
         )  # fmt: skip
         self._elapsed_before_s, self._started_s = 0.0, clock.now()
         self._checkpoint_due = Every(config.checkpoint_s)
-        self._checkpoint_due(clock.now())
         self._repeat_notice = Every(REPEAT_NOTICE_S)
         self._begin()
 
