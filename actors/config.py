@@ -39,8 +39,9 @@ class ActorConfig:
     """N: environment copies stepped together, one batched policy call."""
     refresh_s: float = 1.0
     """How often to look for a newer policy, at a step boundary [s]."""
-    spool_chunks: int = 64
-    """Sealed Chunks that may wait to be received; acting pauses when they are this many."""
+    spool_chunks: int = 1
+    """Sealed Chunks per copy that may wait to be received; acting pauses when all places are taken.
+    What waits here was chosen by policies that are growing old: keep it short."""
     retain_bytes: int = 256 * 1024**2
     """Received Chunks kept until durable; acting pauses when they weigh more [bytes]."""
     heartbeat_s: float = 1.0

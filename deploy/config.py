@@ -173,13 +173,6 @@ def _check_start(config: RunConfig) -> None:
             f"replay.min_steps={replay.min_steps} cannot fill a first Batch; at least {batch} "
             "(learner.batch_size * (learner.batch_length + 1)) are needed"
         )
-    spread = config.num_tracks * learner.batch_length + 1
-    if replay.min_steps < spread:
-        raise ConfigError(
-            f"replay.min_steps={replay.min_steps} may be spread over {config.num_tracks} copies "
-            "without one whole Sequence, and the first update would never come; at least "
-            f"{spread} (fleet.actors * actor.copies * learner.batch_length + 1) are needed"
-        )
     first_update = replay.min_steps * config.env.action_repeat
     if 0 < config.frames < first_update:
         raise ConfigError(
@@ -192,11 +185,6 @@ def _check_start(config: RunConfig) -> None:
 
 def _check_liveness(config: RunConfig) -> None:
     fleet = config.fleet
-    if config.actor.spool_chunks < config.actor.copies:
-        raise ConfigError(
-            f"actor.spool_chunks={config.actor.spool_chunks} must hold one chunk per copy "
-            f"(actor.copies={config.actor.copies})"
-        )
     if fleet.lost_after_s < 10 * config.actor.heartbeat_s:
         raise ConfigError(
             f"fleet.lost_after_s={fleet.lost_after_s} would kill living actors; at least ten "

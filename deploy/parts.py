@@ -39,7 +39,7 @@ def build_actor(record: RunRecord, slot: int, place: Place) -> Actor:
         place.log.slot_log(slot),
         slot=slot,
         claim=claim,
-        spool_chunks=config.actor.spool_chunks,
+        spool_chunks=config.actor.spool_chunks * config.actor.copies,
         retain_bytes=config.actor.retain_bytes,
         clock=place.clock,
     )

@@ -52,7 +52,7 @@ def laptop(env: EnvConfig, *, run: str, size: str = "nano") -> RunConfig:
         model=model_of_size(size),
         replay=ReplayConfig(
             ratio=128,
-            chunk_length=32,
+            chunk_length=16,
             min_steps=1_024,
             capacity_bytes=1024**3,
         ),
@@ -81,7 +81,8 @@ def dreamer(env: EnvConfig, *, run: str, size: str = "1m") -> RunConfig:
         model=model_of_size(size),
         replay=ReplayConfig(
             ratio=512,
-            chunk_length=64,
+            # One Chunk is 16 updates; with 64 a window of 200 updates could be a fifth off.
+            chunk_length=32,
             # B * T as the authors have it, and one context Step for each Sequence.
             min_steps=learner.batch_size * (learner.batch_length + 1),
             capacity_bytes=8 * 1024**3,

@@ -79,7 +79,7 @@ class ReplayConfig:
     """Budget of the learner's arena, its latents included [bytes]."""
     min_steps: int = 1024
     """Inserted Steps before the first update [agent steps]."""
-    lead_chunks: int = 2
+    lead_chunks: int = 1
     """Chunks per copy that an actor may be ahead of the learner's reading."""
     log_bytes: int = 256 * 1024**2
     """Budget of the log in Redis; trimming below the durable cursor keeps it [bytes]."""

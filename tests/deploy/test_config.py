@@ -32,18 +32,12 @@ def test_the_small_one_is_fine():
         (["replay.min_steps=35"],
          "replay.min_steps=35 cannot fill a first Batch; at least 36 (learner.batch_size * "
          "(learner.batch_length + 1)) are needed"),
-        (["fleet.actors=4", "actor.copies=4"],
-         "replay.min_steps=64 may be spread over 16 copies without one whole Sequence, and the "
-         "first update would never come; at least 129 (fleet.actors * actor.copies * "
-         "learner.batch_length + 1) are needed"),
         (["frames=63"], "frames=63 ends before the first update, which needs 64"),
         (["frames=100", "env.action_repeat=2"], "frames=100 ends before the first update"),
         (["frames=-1"], "frames=-1 must be 0 (never stop) or more"),
         (["seed=-1"], "seed=-1 must be 0 or more"),
         (["run=../x"], "run='../x' must be 1 to 64 letters"),
         (["fleet.actors=0"], "fleet.actors=0 with fleet.runner='local' would never act"),
-        (["actor.spool_chunks=1"],
-         "actor.spool_chunks=1 must hold one chunk per copy (actor.copies=2)"),
         (["actor.heartbeat_s=7"], "fleet.lost_after_s=60.0 would kill living actors"),
         (["fleet.backoff_longest_s=0.1"], "fleet.backoff_longest_s=0.1 must be at least"),
         (["fleet.redis_memory_bytes=1e6"], "fleet.redis_memory_bytes=1000000 must be at least"),
