@@ -29,6 +29,8 @@ def main(arguments: list[str] | None = None) -> int:
         return _complain(str(error), MISTAKE)
     except DreamfleetError as error:
         return _complain(f"{type(error).__name__}: {error}", TROUBLE)
+    except OSError as error:  # a full disk, a folder that may not be written
+        return _complain(f"{error.strerror or error}: {error.filename or 'no file'}", TROUBLE)
     except KeyboardInterrupt:
         return _complain("interrupted", INTERRUPTED)
     except BrokenPipeError:  # `dreamfleet status | head`

@@ -14,7 +14,7 @@ from deploy.compose_config import config_of
 from deploy.config import RunConfig, check_config, check_fit
 from deploy.run_folder import RUNS, RunFolder
 from system.config import to_json
-from system.errors import ConfigError, RunError
+from system.errors import CheckpointError, ConfigError, RunError
 
 
 def train(options: argparse.Namespace) -> None:
@@ -73,7 +73,10 @@ def evaluate_run(options: argparse.Namespace) -> None:
     config = record.config
     snapshot = load_policy(folder.path / "checkpoints")
     agent = new_agent(config)(record.spec)
-    agent.load(snapshot)
+    try:
+        agent.load(snapshot)
+    except ValueError as error:
+        raise CheckpointError(f"checkpoint of run {options.run!r}: {error}") from None
     seed = config.seed + 2 * SEED_OFFSET if options.seed is None else options.seed
     env = make_env(
         config.env, num_copies=min(options.episodes, config.evaluation.copies), seed=seed

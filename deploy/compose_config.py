@@ -15,6 +15,9 @@ from deploy.run_folder import default_name
 from system.config import override, parse_value
 from system.errors import ConfigError
 
+LABELS = {"model.size": "--size", "preset": "--preset", "run": "--run"}
+"""Settings that name what was chosen; the choice itself is an option."""
+
 
 def config_of(options: argparse.Namespace, where: Path) -> RunConfig:
     """Preset, then options, then `--set`; checked as a whole.
@@ -36,7 +39,9 @@ def config_of(options: argparse.Namespace, where: Path) -> RunConfig:
     config = from_preset(options.preset, env, run=name, size=options.size)
     config = _with_options(config, options)
     for assignment in options.settings:
-        config = override(config, assignment)
+        if option := LABELS.get(assignment.partition("=")[0]):
+            raise ConfigError(f"--set {assignment} would change only a label; use {option}")
+    config = override(config, *options.settings)
     check_config(config)
     return config
 

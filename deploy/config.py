@@ -17,6 +17,7 @@ import numpy as np
 
 from actors.config import ActorConfig, EnvConfig
 from learner.config import LearnerConfig
+from system.channel.protocol import KEPT_BROADCASTS
 from system.chunk_check import expected_columns
 from system.config import ModelConfig, ReplayConfig, require_positive
 from system.errors import ConfigError
@@ -60,7 +61,7 @@ class FleetConfig:
     """A process that shows no sign of life for so long is killed and started again [s]."""
     start_after_s: float = 180.0
     """The same for a process that has never shown one: imports, environments [s]."""
-    grace_s: float = 15.0
+    grace_s: float = 30.0
     """Time to drain before a process is killed [s]."""
     backoff_first_s: float = 0.5
     """Pause before the first restart; doubles with every failure in a row [s]."""
@@ -129,13 +130,21 @@ def check_fit(config: RunConfig, spec: EnvSpec) -> None:
     lead_bytes = (config.replay.lead_chunks + 1) * config.actor.copies * chunk_bytes
     fleet_bytes = max(config.fleet.actors, 1) * lead_bytes
     row = step_bytes(spec) + 2 * config.model.deter + config.model.stoch
-    budgets = (
+    budgets = [
         ("actor.retain_bytes", config.actor.retain_bytes, lead_bytes,
          "one actor's lead (replay.lead_chunks + 1 chunks per copy)"),
         ("replay.log_bytes", config.replay.log_bytes, fleet_bytes, "the lead of all actors"),
         ("replay.capacity_bytes", config.replay.capacity_bytes, 2 * config.replay.min_steps * row,
          "twice replay.min_steps"),
-    )  # fmt: skip
+    ]  # fmt: skip
+    from system.models.agent import acting_bytes  # torch: only once a run is really wanted
+
+    weights = (KEPT_BROADCASTS + 1) * acting_bytes(config.model, spec)
+    if not config.fleet.redis and config.fleet.runner == "ray":
+        budgets.append(
+            ("fleet.redis_memory_bytes", config.fleet.redis_memory_bytes,
+             config.replay.log_bytes + weights, "the log and the kept broadcasts of the policy")
+        )  # fmt: skip
     for name, budget, least, what in budgets:
         if budget < least:
             raise ConfigError(f"{name}={budget} is too small: {what} needs {least} bytes")

@@ -241,16 +241,16 @@ def _try_gl(backend: str) -> str:
     """Why this backend does not render; empty if it does."""
     environment = {**os.environ, "MUJOCO_GL": backend}
     try:
-        done = subprocess.run(
+        answer = subprocess.run(
             [sys.executable, "-c", _RENDER], env=environment, capture_output=True, text=True,
             timeout=GL_TIMEOUT_S,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         return f"no answer within {GL_TIMEOUT_S:.0f} s"
-    if done.returncode == 0 and "rendered" in done.stdout:
+    if answer.returncode == 0 and "rendered" in answer.stdout:
         return ""
-    lines = [line for line in done.stderr.splitlines() if line.strip() and "Error" in line]
-    return (lines[-1] if lines else f"exit status {done.returncode}")[:120]
+    lines = [line for line in answer.stderr.splitlines() if line.strip() and "Error" in line]
+    return (lines[-1] if lines else f"exit status {answer.returncode}")[:120]
 
 
 def _held(port: int) -> bool:

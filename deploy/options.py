@@ -43,9 +43,9 @@ class Parser(argparse.ArgumentParser):
             raise ConfigError(f"{options.command} needs --env, such as --env CartPole-v1")
         return options
 
-    def _known_options(self, command: str) -> list[str]:
+    def _known_options(self, command: str | None) -> list[str]:
         for action in self._actions:
-            if isinstance(action, argparse._SubParsersAction):
+            if command and isinstance(action, argparse._SubParsersAction):
                 chosen = action.choices[command]
                 return sorted(name for name in chosen._option_string_actions if name[:2] == "--")
         return []
@@ -165,7 +165,9 @@ def _json_option(parser: Parser) -> None:
 def _count(text: str) -> int:
     try:
         value = int(float(text)) if "e" in text.lower() else int(text.replace("_", ""))
-    except ValueError:
+        if "e" in text.lower() and float(text) != value:
+            raise ValueError
+    except (ValueError, OverflowError):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
     if value < 0:
         raise argparse.ArgumentTypeError(f"{value} must be 0 or more")

@@ -163,13 +163,15 @@ class RunFolder:
                     f"run {self.name!r} is in use{self._by_whom()}; look with: dreamfleet status "
                     f"--run {self.name}, end it with: dreamfleet stop --run {self.name}"
                 ) from None
+            # It names the driver before us, whose process id may be anybody's by now.
+            self._control_path.unlink(missing_ok=True)
             yield
 
     def in_use(self) -> bool:
         """Whether a driver holds the run."""
         with (self.path / ".lock").open("a") as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except OSError:
                 return True
             return False
@@ -245,10 +247,10 @@ def _git_commit() -> dict[str, Any] | None:
     commands = ("rev-parse", "HEAD"), ("status", "--porcelain", "--untracked-files=no")
     outputs = []
     for command in commands:
-        done = subprocess.run([git, "-C", here, *command], capture_output=True, text=True)
-        if done.returncode:
+        answer = subprocess.run([git, "-C", here, *command], capture_output=True, text=True)
+        if answer.returncode:
             return None
-        outputs.append(done.stdout.strip())
+        outputs.append(answer.stdout.strip())
     return {"commit": outputs[0], "dirty": bool(outputs[1])}
 
 

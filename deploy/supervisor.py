@@ -157,7 +157,7 @@ class Supervisor:
     def _look(self, now_s: float) -> None:
         """Reads the wish and the signs of life. While control is away, nobody counts as lost."""
         try:
-            self._desired = self._control.desired()
+            self._desired = self._remembered(self._control.desired())
             self._stopping = self._stopping or self._desired.stopping
             leases = self._control.leases()
             self._control.renew(self._lease(), ttl_s=LEASE_TTL_S)
@@ -171,6 +171,12 @@ class Supervisor:
             return
         for lease in leases:
             self._note_lease(Member(lease.role, lease.slot), lease, now_s)
+
+    def _remembered(self, desired: Desired) -> Desired:
+        """What is wished. A wiped store has forgotten it (generation 0): we have not."""
+        if desired.generation == 0 and self._desired.generation > 0:
+            return self._control.change_desired(actors=self._desired.actors)
+        return desired
 
     def _note_lease(self, member: Member, lease: Lease, now_s: float) -> None:
         seen = self._observed.get(member)

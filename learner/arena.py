@@ -160,6 +160,9 @@ class Arena:
         shapes = {name: array.shape for name, array in latent.items()}
         if shapes != {"deter": (model.deter,), "stoch": (model.stoch,)}:
             raise RejectedChunk("latent", f"shapes {shapes} are not those of size {model.size}")
+        dtypes = {name: array.dtype.name for name, array in latent.items()}
+        if dtypes != {"deter": "float16", "stoch": "uint8"}:
+            raise RejectedChunk("dtype", f"latent {dtypes}, expected deter float16, stoch uint8")
         if latent["stoch"].max() >= model.classes:
             raise RejectedChunk("latent", f"a class beyond {model.classes - 1}")
 

@@ -56,7 +56,8 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
     progress = checkpoint.progress
     name = f"{progress['epoch']:05d}-{progress['update']:09d}"
     final, draft = folder / name, folder / f".{name}.draft"
-    shutil.rmtree(draft, ignore_errors=True)
+    for abandoned in folder.glob(".*.draft"):
+        shutil.rmtree(abandoned)
     draft.mkdir(parents=True)
     parts = {
         f"{part}.safetensors": safetensors.torch.save(tensors)
@@ -97,13 +98,16 @@ def load(path: Path) -> Checkpoint:
       CheckpointError: names the part that is missing, damaged or of another format.
     """
     manifest = _parse(path, MANIFEST, _read(path, MANIFEST))
-    if manifest.get("format") != FORMAT:
+    for key in ("format", "model_digest", "parts"):
+        if key not in manifest:
+            raise CheckpointError(f"checkpoint {path}: {MANIFEST} lacks {key!r}")
+    if manifest["format"] != FORMAT:
         raise CheckpointError(
-            f"checkpoint {path}: {MANIFEST} has format {manifest.get('format')}, "
+            f"checkpoint {path}: {MANIFEST} has format {manifest['format']}, "
             f"this version reads {FORMAT}"
         )
-    parts = {}
-    for part, digest in manifest["parts"].items():
+    parts: dict[str, bytes] = {}
+    for part, digest in {PROGRESS: "", **manifest["parts"]}.items():
         parts[part] = _read(path, part)
         if hashlib.sha256(parts[part]).hexdigest() != digest:
             raise CheckpointError(

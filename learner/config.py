@@ -75,6 +75,12 @@ class LearnerConfig:
         for name in ("free_nats", "dynamics_scale", "representation_scale", "replay_value_scale",
                      "entropy_scale", "slow_value_scale"):  # fmt: skip
             require_not_negative("learner", self, name)
+        if self.batch_length < 2:
+            raise ConfigError(f"learner.batch_length={self.batch_length} must be at least 2")
+        if self.discount_horizon <= 1:
+            raise ConfigError(
+                f"learner.discount_horizon={self.discount_horizon} must be greater than 1"
+            )
         starts = self.batch_size * self.batch_length
         if not 0 <= self.dream_starts <= starts:
             raise ConfigError(

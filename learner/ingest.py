@@ -164,7 +164,12 @@ class Ingest:
     def _check(self, record: Record) -> Chunk | None:
         """The Chunk of a record, None for a claim. Raises RejectedChunk."""
         if record.entry_id.sequence == 0:
-            decode_claim(record.payload)
+            claim = decode_claim(record.payload)
+            if claim.spec_digest != self._arena.spec.digest:
+                expected = self._arena.spec.digest
+                raise RejectedChunk(
+                    "digest", f"{claim.who} has spec {claim.spec_digest}, expected {expected}"
+                )
             return None
         chunk = decode_chunk(record.payload, spec=self._arena.spec)
         check_chunk(chunk, self._arena.spec)
@@ -187,5 +192,5 @@ class Ingest:
 
     def _keep_log_small(self) -> None:
         if self._reader.num_bytes() > self._replay.log_bytes // 2:
-            for slot, cursor in self._segments.cursors.items():
-                self._reader.trim(slot, cursor.stored)
+            for slot, taken in self._taken.items():
+                self._reader.trim(slot, taken)

@@ -27,7 +27,7 @@ from system.channel.protocol import PolicyChannel
 from system.clock import Clock, Every
 from system.config import ModelConfig, ReplayConfig
 from system.control.protocol import Control
-from system.errors import CheckpointError
+from system.errors import CheckpointError, ConfigError, NotFinite
 from system.limiter import ReplayLimiter
 from system.log.protocol import LogReader
 from system.models.agent import model_digest
@@ -149,6 +149,7 @@ class Learner:
         """See `LearnerLoop.tick`; reports at the side."""
         if self._repeat_notice(self._seams.clock.now()):
             self._ingest.repeat_notice()
+            self._publisher.repeat(self.standing())
         turn = self._loop.tick()
         self._tell(f"waiting for {turn.reason}" if isinstance(turn, Wait) else turn.what)
         return turn
@@ -156,6 +157,7 @@ class Learner:
     def close(self) -> None:
         """Syncs the segments, broadcasts and saves for the last time."""
         self._ingest.commit()
+        self._check_finite()
         self._publisher.publish(self.standing(), now=True)
         self.save()
         self._tell("closing", now=True)
@@ -178,9 +180,17 @@ class Learner:
         return save(self._setup.folder / "checkpoints", self._checkpoint())
 
     def _after_update(self) -> None:
+        self._check_finite()
         self._publisher.publish(self.standing())
         if self._checkpoint_due(self._seams.clock.now()):
             self.save()
+
+    def _check_finite(self) -> None:
+        """Weights that are not finite are neither broadcast nor saved. Raises NotFinite."""
+        if not torch.isfinite(self.learning.optimizer.flat.sum()):
+            text = f"update {self.updates}: a weight is not finite; last good version stays"
+            self._report.event("not_finite", text)
+            raise NotFinite(text)
 
     def _begin(self) -> None:
         """Restores, takes the epoch, and speaks for the first time."""
@@ -242,7 +252,9 @@ class Learner:
         self._elapsed_before_s = progress["elapsed_s"]
         for slot, copy, fresh in progress["fresh"]:
             if (slot, copy) in self.arena.tracks:
-                self.arena.tracks[slot, copy].fresh = fresh
+                track = self.arena.tracks[slot, copy]
+                # The Track may have begun anew since the checkpoint: never back before that.
+                track.fresh = max(track.fresh, fresh)
         self._sampler.uniform.generator.bit_generator.state = progress["sampler_generator"]
         raw = np.frombuffer(base64.b64decode(progress["torch_generator"]), np.uint8)
         torch.set_rng_state(torch.from_numpy(raw.copy()))
@@ -266,7 +278,13 @@ class Learner:
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` takes CUDA if there is one, else the CPU."""
+    """`auto` takes CUDA if there is one, else the CPU. Raises ConfigError."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(name)
+    try:
+        return torch.zeros((), device=name).device
+    except (RuntimeError, AssertionError) as error:  # torch asserts when built without CUDA
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"learner.device={name!r} cannot be used here ({reason}); use auto, cpu or cuda"
+        ) from None

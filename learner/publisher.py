@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
-
 from learner.update import Learning
 from system.channel.protocol import PolicyChannel
 from system.clock import Clock, Every
@@ -53,12 +51,11 @@ class Publisher:
         """Broadcasts if it is time (or `now`). Raises Fenced."""
         if not now and not self._due(self._clock.now()):
             return
-        if not torch.isfinite(self._learning.optimizer.flat).all():
-            self._on_event("not_finite", f"update {standing.update}: policy is not published")
-            return
+        # The number is spent even if the reply is lost: it must never name two sets of weights.
+        self.version += 1
         snapshot = Snapshot(
             epoch=standing.epoch,
-            version=self.version + 1,
+            version=self.version,
             update=standing.update,
             agent_steps=standing.agent_steps,
             elapsed_s=standing.elapsed_s,
@@ -68,6 +65,15 @@ class Publisher:
         )
         try:
             self._channel.publish(snapshot)
-            self.version += 1
+        except Unavailable as error:
+            # Actors go on with the version they have; the next one will reach them.
+            self._on_event("not_published", f"policy {self.version}: {error}")
+
+    def repeat(self, standing: Standing) -> None:
+        """Broadcasts again if the channel has forgotten us: the store was wiped."""
+        try:
+            forgotten = self._channel.newest_version() == (0, 0)
         except Unavailable:
-            return  # actors go on with the version they have; the next one will reach them
+            return
+        if forgotten:
+            self.publish(standing, now=True)

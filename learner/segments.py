@@ -135,7 +135,8 @@ class SegmentStore:
         for number, path in enumerate(sorted(self.folder.glob("*.segment"))):
             with path.open("rb") as file:
                 header = SegmentHeader.read(file, path)
-                if header is None:
+                if header is None:  # cut off before anything in it was durable
+                    path.unlink()
                     continue
                 if number == 0:
                     self.cursors, self.first_ordinal = dict(header.slots), header.first_ordinal

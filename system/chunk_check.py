@@ -33,6 +33,8 @@ def check_chunk(chunk: Chunk, spec: EnvSpec) -> None:
     if set(chunk.fields) != set(expected):
         odd = sorted(set(chunk.fields) ^ set(expected))
         raise RejectedChunk("field", f"missing or unknown: {', '.join(odd)}"[:200])
+    if chunk.fields[IS_FIRST].ndim != 1:
+        raise RejectedChunk("shape", f"{IS_FIRST} has {chunk.fields[IS_FIRST].ndim} axes, not 1")
     for name, (dtype, shape) in expected.items():
         _check_column(name, chunk.fields[name], dtype, (chunk.num_steps, *shape))
     for name, array in {**chunk.fields, **chunk.latent}.items():

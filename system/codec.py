@@ -41,9 +41,9 @@ MAX_INTEGER = 2**63 - 1
 
 REASONS = (
     "oversize", "truncated", "version", "header", "dtype", "shape", "length", "checksum", "value",
-    "digest", "field", "nan", "action", "flags",
+    "digest", "field", "nan", "action", "flags", "latent",
 )  # fmt: skip
-"""Every word a RejectedChunk may carry; the last five come from `chunk_check`."""
+"""Every word a RejectedChunk may carry; the last six come from `check_chunk` and the arena."""
 
 _PREFIX = struct.Struct("<BII")
 _DTYPES = {

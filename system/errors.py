@@ -9,6 +9,7 @@
     |   `-- CheckpointError       corrupt or mismatching, names the component
     |-- RejectedChunk             bytes from the network that are not a valid Chunk; has `.reason`
     |-- Unavailable               Redis cannot be reached just now; retry later
+    |-- NotFinite                 training diverged; the last good checkpoint stays
     |-- Fenced                    a newer incarnation or epoch took our place; stop writing
     `-- EnvironmentFault          an environment raised, hung, or left its space
 """
@@ -49,6 +50,10 @@ class RejectedChunk(DreamfleetError):
 
 class Unavailable(DreamfleetError):
     """The store cannot be reached just now; nothing is known about the last command."""
+
+
+class NotFinite(DreamfleetError):
+    """A weight is NaN or infinite: nothing is broadcast or saved any more."""
 
 
 class Fenced(DreamfleetError):

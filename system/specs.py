@@ -57,7 +57,7 @@ class EnvSpec:
 
     @property
     def digest(self) -> str:
-        """16 hex digits over shapes, dtypes and the action; independent of the name's host."""
+        """16 hex digits over everything here: name, shapes, dtypes, action, repeat, arguments."""
         body = asdict(self)
         canonical = json.dumps(body, sort_keys=True, separators=(",", ":"), default=str)
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]

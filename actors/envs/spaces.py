@@ -1,6 +1,6 @@
 """gymnasium spaces as our specs: what is supported, and how values are read and written.
 
-Observations become float32 arrays by key: a plain space is `state`, a nested one `outer/inner`.
+Observations become float32 arrays by key: a plain space is `vector`, a nested one `outer/inner`.
 Discrete values become one-hot. Everything else is refused by name.
 """
 
@@ -18,7 +18,7 @@ from actors.envs.simulator import Limits
 from system.errors import ConfigError, EnvironmentFault
 from system.specs import ActionSpec, ArraySpec
 
-PLAIN_KEY = "state"
+PLAIN_KEY = "vector"
 
 Convert = Callable[[Any], NDArray[np.float32]]
 

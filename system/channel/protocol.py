@@ -11,6 +11,9 @@ from typing import Protocol
 
 from system.types import Snapshot
 
+KEPT_BROADCASTS = 3
+"""The newest broadcasts whose weights are kept; one more is in flight."""
+
 
 class PolicyChannel(Protocol):
     """Both ends. The circle closes with `channel.newer_than(agent.version)` -> `agent.load`."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, fields
 
+from system.channel.protocol import KEPT_BROADCASTS
 from system.codec import pack, unpack
 from system.errors import Fenced, RejectedChunk
 from system.keys import Keys
@@ -24,7 +25,6 @@ from system.types import EntryId, Snapshot
 PIECE_BYTES = 8 * 1024**2
 MAX_WEIGHT_BYTES = 4 * 1024**3
 TTL_S = 3600
-KEPT_BROADCASTS = 3
 _MANIFEST_BYTES = 4096
 _FACTS = {
     field.name: str(field.type)

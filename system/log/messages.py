@@ -7,6 +7,9 @@ from system.errors import RejectedChunk
 from system.log.protocol import Claim, Notice, SlotNotice
 from system.types import EntryId
 
+MAX_COPIES = 4096
+"""Environment copies one slot may claim."""
+
 
 def encode_claim(claim: Claim) -> bytes:
     """The payload of entry `<incarnation>-0`."""
@@ -25,6 +28,8 @@ def decode_claim(data: bytes) -> Claim:
     who, digest, num_copies = (message.get(key) for key in ("who", "spec_digest", "num_copies"))
     if not isinstance(who, str) or not isinstance(digest, str) or type(num_copies) is not int:
         raise RejectedChunk("header", "not a claim")
+    if not 1 <= num_copies <= MAX_COPIES:
+        raise RejectedChunk("header", f"a claim of {num_copies} copies, not 1..{MAX_COPIES}")
     return Claim(who=who, spec_digest=digest, num_copies=num_copies)
 
 

@@ -108,6 +108,14 @@ class PolicyAgent:
         self.epoch, self.version = snapshot.epoch, snapshot.version
 
 
+def acting_bytes(config: ModelConfig, spec: EnvSpec) -> int:
+    """What one broadcast of the acting subset weighs [bytes]; allocates nothing."""
+    with torch.device("meta"):
+        modules = acting_modules(WorldModel(config, spec), Policy(config, spec.action))
+    parameters = [p for module in modules.values() for p in module.parameters()]
+    return sum(p.numel() * p.element_size() for p in parameters)
+
+
 def acting_modules(world_model: WorldModel, policy: Policy) -> dict[str, torch.nn.Module]:
     """The acting subset: what a broadcast holds."""
     return {"encoder": world_model.encoder, "dynamics": world_model.dynamics, "policy": policy}

@@ -82,7 +82,7 @@ def test_pauses_without_credit_and_goes_on_with_it(fleet):
 
 def test_pauses_when_too_much_is_not_durable(fleet):
     one = fleet(spool_chunks=4)
-    one.writer._limits = (4, 600)
+    one.writer._limits = {"spool_chunks": 4, "retain_bytes": 600}
     one.grant(0, incarnation=0)
     one.turn(1)
     one.grant(10_000)
@@ -154,7 +154,7 @@ def test_a_restarted_actor_does_not_repeat_its_first_episodes(fleet):
         if not starts:
             one.grant(0, incarnation=0)
         one.turn(1)
-        starts.append(one.actor._loop._time_step.observation["state"])
+        starts.append(one.actor._loop._time_step.observation["vector"])
     assert not np.array_equal(starts[0], starts[1])
 
 

@@ -14,7 +14,7 @@ from tests.actors.agents_for_tests import CountingAgent
 
 SPEC = EnvSpec(
     name="x",
-    observation={"state": ArraySpec(shape=(1,))},
+    observation={"vector": ArraySpec(shape=(1,))},
     action=ActionSpec(kind="discrete", size=2),
 )
 

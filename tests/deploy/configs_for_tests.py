@@ -13,7 +13,7 @@ from system.specs import ActionSpec, ArraySpec, EnvSpec
 
 SPEC = EnvSpec(
     name="CartPole-v1",
-    observation={"state": ArraySpec(shape=(4,))},
+    observation={"vector": ArraySpec(shape=(4,))},
     action=ActionSpec(kind="discrete", size=2),
 )
 

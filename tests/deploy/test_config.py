@@ -51,8 +51,8 @@ def test_combinations_that_could_hang(settings, message):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("actor.retain_bytes=1000", "actor.retain_bytes=1000 is too small: one actor's lead"),
-        ("replay.log_bytes=1000", "replay.log_bytes=1000 is too small: the lead of all actors"),
+        ("actor.retain_bytes=99", "actor.retain_bytes=99 is too small: one actor's lead"),
+        ("replay.log_bytes=99", "replay.log_bytes=99 is too small: the lead of all actors"),
         ("replay.capacity_bytes=9999", "replay.capacity_bytes=9999 is too small: twice replay"),
     ],
 )

@@ -53,8 +53,8 @@ def test_stopped_early_it_resumes_where_it_was(folder):
 
 def test_an_environment_that_changed_is_refused(folder):
     record = folder.record()
-    spec = replace(SPEC, observation={"state": ArraySpec(shape=(5,))})
-    with pytest.raises(ConfigError, match=r"shows state \(4,\) and 2 discrete actions, config"):
+    spec = replace(SPEC, observation={"vector": ArraySpec(shape=(5,))})
+    with pytest.raises(ConfigError, match=r"shows vector \(4,\) and 2 discrete actions, config"):
         LocalRun(replace(record, spec=spec), folder.path)
 
 

@@ -144,6 +144,8 @@ def test_bad_chunks_are_counted_by_reason_and_never_crash(tmp_path: Path) -> Non
     chunk = good(1)
     bad_field = dict(chunk.fields, reward=chunk.fields["reward"].astype(np.float64))
     bad_latent = {"deter": np.zeros(3, np.float16), "stoch": np.zeros(MODEL.stoch, np.uint8)}
+    scalar = dict(chunk.fields, is_first=np.array(True))
+    wide = {"deter": np.zeros(MODEL.deter, np.float64), "stoch": np.zeros(MODEL.stoch, np.int8)}
     flipped = bytearray(encode_chunk(replace(chunk, sequence=3)))
     flipped[-1] ^= 1
     cases = [
@@ -154,19 +156,22 @@ def test_bad_chunks_are_counted_by_reason_and_never_crash(tmp_path: Path) -> Non
         ("latent", encode_chunk(replace(chunk, sequence=5, latent=bad_latent))),
         ("header", encode_chunk(good(99))),
         ("truncated", b"\x01"),
+        ("shape", encode_chunk(replace(chunk, sequence=8, fields=scalar))),
+        ("dtype", encode_chunk(replace(chunk, sequence=9, latent=wide))),
     ]
     for sequence, (reason, payload) in enumerate(cases, 1):
         assert f"{reason}:" in rejected(half, store, payload, sequence)
-        assert half.ingest.counts[f"rejected_{reason}"] == 1
-    store.slot_log(0).append(EntryId(1, 8), encode_chunk(good(8)), create=True)
+    assert half.ingest.counts["rejected_dtype"] == 2
+    assert sum(half.ingest.counts.values()) == len(cases)
+    store.slot_log(0).append(EntryId(1, 10), encode_chunk(good(10)), create=True)
     assert half.ingest.insert_next()
     assert half.arena.end == 4
     assert half.ingest.counts["gaps"] == 0
     assert half.ingest.commit()
     notice = store.slot_log(0).notice()
     assert notice is not None
-    assert notice.slots[0].durable == EntryId(1, 8)
-    assert notice.slots[0].granted == EntryId(1, 10)
+    assert notice.slots[0].durable == EntryId(1, 10)
+    assert notice.slots[0].granted == EntryId(1, 11)
 
 
 def test_an_older_learner_is_fenced_and_what_it_wrote_late_is_read_once(tmp_path: Path) -> None:
@@ -190,3 +195,34 @@ def test_an_older_learner_is_fenced_and_what_it_wrote_late_is_read_once(tmp_path
     assert new.ingest.commit()
     ids = read_ledger(tmp_path)
     assert len(ids) == len(set(ids)) == new.arena.end // 4
+
+
+@pytest.mark.parametrize(
+    ("claim", "reason"),
+    [
+        (Claim(who="x", spec_digest=SPEC.digest, num_copies=-3), "header"),
+        (Claim(who="x", spec_digest=SPEC.digest, num_copies=2**40), "header"),
+        (Claim(who="x", spec_digest="0" * 16, num_copies=1), "digest"),
+    ],
+)
+def test_a_bad_claim_is_counted_and_its_slot_gets_no_strange_credit(
+    tmp_path: Path, claim: Claim, reason: str
+) -> None:
+    store = MemoryLog()
+    half = FrontHalf(store.reader(), tmp_path, ManualClock())
+    store.slot_log(0).append(EntryId(1, 0), encode_claim(claim), create=True)
+    assert not half.ingest.insert_next()
+    assert half.ingest.counts[f"rejected_{reason}"] == 1
+    assert half.ingest.commit()
+    notice = store.slot_log(0).notice()
+    assert notice is not None
+    assert notice.slots[0].granted <= EntryId(1, 1)
+
+
+def test_a_wiped_store_is_told_everything_again(tmp_path: Path) -> None:
+    store = MemoryLog()
+    half = FrontHalf(store.reader(), tmp_path, ManualClock())
+    store.wipe()
+    half.ingest.repeat_notice()
+    assert half.ingest.commit()
+    assert store.slot_log(0).notice() is not None

@@ -16,7 +16,7 @@ from system.clock import ManualClock
 from system.codec import encode_chunk
 from system.config import ModelConfig, ReplayConfig
 from system.control.memory import MemoryControl
-from system.errors import CheckpointError, Fenced
+from system.errors import CheckpointError, Fenced, NotFinite
 from system.log.memory import MemoryLog
 from system.log.messages import encode_claim
 from system.log.protocol import Claim
@@ -143,17 +143,21 @@ def test_the_policy_is_published_saved_and_the_same(tmp_path: Path) -> None:
     assert saved.update == 30
 
 
-def test_a_policy_that_is_not_finite_is_not_published(tmp_path: Path) -> None:
+def test_weights_that_are_not_finite_are_neither_published_nor_saved(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     learner = bench.learner()
     run(learner, 5)
-    version = learner.policy_version
+    saved, version = learner.save(), learner.policy_version
     learner.learning.optimizer.flat[7] = float("nan")
     bench.clock.sleep(60.0)
-    learner.tick()
-    learner.close()
+    with pytest.raises(NotFinite, match="last good version stays"):
+        run(learner, 6)
+    with pytest.raises(NotFinite):
+        learner.close()
     assert learner.policy_version == version
+    assert list_checkpoints(tmp_path / "checkpoints")[-1] == saved
     assert "not_finite" in {event.kind for event in bench.control.events()}
+    assert bench.learner().updates == 5
 
 
 def test_an_older_learner_is_fenced(tmp_path: Path) -> None:

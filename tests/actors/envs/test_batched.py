@@ -44,7 +44,7 @@ def test_reset_rule(build):
     assert [step.is_last[0] for step in steps] == [0, 0, 1, 0, 0, 1, 0]
     assert [step.is_terminal[0] for step in steps] == [0, 0, 1, 0, 0, 1, 0]
     assert [step.reward[0] for step in steps] == [0, 1, 2, 0, 1, 2, 0]
-    assert [step.observation["state"][0, 1] for step in steps] == [0, 1, 2, 0, 1, 2, 0]
+    assert [step.observation["vector"][0, 1] for step in steps] == [0, 1, 2, 0, 1, 2, 0]
     assert not faults
 
 
@@ -74,14 +74,14 @@ def test_copies_and_slots_have_their_own_seeds(build):
         for life in (0, 1)
     ]
     assert len(set(seeds)) == len(seeds)
-    marks = [build()[0].reset().observation["state"][:, 0].tolist() for _ in range(2)]
+    marks = [build()[0].reset().observation["vector"][:, 0].tolist() for _ in range(2)]
     assert marks[0] == marks[1]
     assert len(set(marks[0])) == 3
 
 
 def test_a_seed_begins_anew(build):
     env, _, _ = build()
-    marks = [env.reset(seed=seed).observation["state"][:, 0].tolist() for seed in (1, 2, 1, None)]
+    marks = [env.reset(seed=seed).observation["vector"][:, 0].tolist() for seed in (1, 2, 1, None)]
     assert marks[0] == marks[2]
     assert marks[0] != marks[1]
     assert marks[3] != marks[2]
@@ -99,8 +99,8 @@ def test_a_bad_action_is_the_callers_mistake(build, action):
     ("kind", "reported", "detail"),
     [
         ("raise", "raised", "the motor is on fire"),
-        ("nan", "outside_space", r"state\[0\] is nan"),
-        ("bounds", "outside_space", r"state\[1\] is 150"),
+        ("nan", "outside_space", r"vector\[0\] is nan"),
+        ("bounds", "outside_space", r"vector\[1\] is 150"),
         ("shape", "outside_space", r"shape \(1,\) instead of \(2,\)"),
     ],
 )
@@ -114,7 +114,7 @@ def test_a_faulty_copy_is_rebuilt_and_the_others_go_on(build, kind, reported, de
     assert plan.lives == 4
     assert plan.closed == [1]
     for i, step in enumerate(steps):
-        assert step.observation["state"][:, 1].tolist() == [i, i if i < at else i - at, i]
+        assert step.observation["vector"][:, 1].tolist() == [i, i if i < at else i - at, i]
         assert step.is_first.tolist() == [i == 0, i in (0, at), i == 0]
         assert step.reward[1] == (i if i < at else i - at)
         assert not step.is_last.any()
@@ -157,15 +157,15 @@ def test_a_hang_is_abandoned_with_its_stack(build, at):
     assert [(copy, fault.kind) for copy, fault in faults] == [(1, "hang")]
     assert "self.plan.release.wait" in str(faults[0][1])
     assert "envs_for_tests.py" in str(faults[0][1])
-    assert [step.observation["state"][:, 1].tolist() for step in steps] == [
+    assert [step.observation["vector"][:, 1].tolist() for step in steps] == [
         [i, i if i < at else i - at, i] for i in range(5)
     ]
     assert plan.closed == []
-    kept = steps[at].observation["state"].copy()
+    kept = steps[at].observation["vector"].copy()
     plan.release.set()
     wait_until(lambda: plan.closed == [1])
-    assert np.array_equal(steps[at].observation["state"], kept)
-    assert env.step(ZERO).observation["state"][:, 1].tolist() == [5, 5 - at, 5]
+    assert np.array_equal(steps[at].observation["vector"], kept)
+    assert env.step(ZERO).observation["vector"][:, 1].tolist() == [5, 5 - at, 5]
 
 
 def test_all_copies_hang(build):

@@ -49,7 +49,7 @@ def test_repeat_sums_rewards_and_stops_at_the_end():
     step = env.step(np.zeros(2, np.float32))
     assert (step.reward, step.terminated) == (1 + 2 + 3, False)
     step = env.step(np.zeros(2, np.float32))
-    assert (step.reward, step.terminated, step.observation["state"][1]) == (4 + 5, True, 5)
+    assert (step.reward, step.terminated, step.observation["vector"][1]) == (4 + 5, True, 5)
 
 
 @pytest.mark.parametrize(("limit", "length"), [(0, 5), (3, 3), (4, 4), (9, 5)])
@@ -108,7 +108,7 @@ def test_the_seed_decides_the_episode(name):
 
 def test_observations_do_not_alias_the_environment():
     env = counting()
-    seen = env.reset(seed=0)["state"]
+    seen = env.reset(seed=0)["vector"]
     kept = seen.copy()
     env.step(np.zeros(2, np.float32))
     assert np.array_equal(seen, kept)
@@ -116,7 +116,7 @@ def test_observations_do_not_alias_the_environment():
 
 def test_discrete_observations_are_one_hot():
     reader = ObservationReader("x", spaces.MultiDiscrete([3, 2]))
-    assert reader.read(np.array([1, 1]))["state"].tolist() == [0, 1, 0, 0, 1]
+    assert reader.read(np.array([1, 1]))["vector"].tolist() == [0, 1, 0, 0, 1]
     reader = ObservationReader(
         "x", spaces.Dict(a=spaces.Discrete(3, start=-1), b=spaces.Box(0, 1, ()))
     )
