@@ -235,3 +235,12 @@ def test_a_server_that_does_not_come_up_is_tried_again(case):
     case.server.refuses = False
     case.turn()
     assert case.kinds[-1] == "redis_restarted"
+
+
+def test_a_store_that_forgot_does_not_drain_the_fleet(case):
+    case.settle()
+    case.control = case.supervisor._control = MemoryControl(case.clock)
+    for _ in range(3):
+        case.turn(beating=(LEARNER, ACTOR, EVALUATOR))
+    assert case.fleet.calls == []
+    assert case.control.desired().actors == 1

@@ -33,14 +33,14 @@ TINY = [
 
 
 def command(where, *arguments, check=True):
-    done = subprocess.run(
+    answer = subprocess.run(
         [sys.executable, "-m", "deploy.cli", *arguments],
         cwd=where, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
         timeout=150, check=False,
     )  # fmt: skip
     if check:
-        assert done.returncode == 0, done.stderr + done.stdout
-    return done
+        assert answer.returncode == 0, answer.stderr + answer.stdout
+    return answer
 
 
 class Fleet:
@@ -154,6 +154,27 @@ def test_scale_is_absolute_and_waits(fleet):
     assert "desired 1, running 1" in said
 
 
+def test_the_replay_ratio_holds_while_the_fleet_changes(fleet):
+    command(fleet.where, "scale", "3", "--run", "tiny", "--wait")
+    fleet.train_on("trained with three actors")
+    command(fleet.where, "scale", "1", "--run", "tiny", "--wait")
+    enough = fleet.latest("updates") + 400
+    fleet.until(lambda: fleet.latest("updates") > enough, "trained on")
+    lines = [line for line in fleet.folder.metrics() if "replay/ratio" in line]
+    points = [(line["updates"], line["frames"]) for line in lines if line["updates"] > 0]
+    per_update, windows = 4 * 8, 0
+    for index, (updates, frames) in enumerate(points):
+        for later, more in points[index + 1 :]:
+            if later - updates >= 200:
+                achieved = (later - updates) * per_update / (more - frames)
+                assert achieved == pytest.approx(16, rel=0.1)
+                windows += 1
+                break
+    assert windows > 3
+    updates, frames = points[-1]
+    assert updates * per_update / (frames - 64) == pytest.approx(16, rel=0.05)
+
+
 @pytest.mark.parametrize("role", ["actor", "learner"])
 def test_kill_9_of_a_process(fleet, role):
     fleet.kill_role(role)
@@ -170,6 +191,17 @@ def test_kill_9_of_the_server(fleet):
     kinds = {event.kind for event in control.events()}
     control.close()
     assert {"actor_restarted", "learner_restarted", "redis_restarted"} <= kinds
+
+
+def test_a_wiped_server_costs_nothing(fleet):
+    version = fleet.latest("learner/policy_version")
+    connection = connect(fleet.folder.control().redis)
+    connection.call("FLUSHALL")
+    connection.close()
+    fleet.train_on("trained on after FLUSHALL")
+    fleet.until(lambda: fleet.status()["actors"]["desired"] == 1, "wished for an actor again")
+    fleet.until(lambda: fleet.latest("learner/policy_version") > version, "published again")
+    check_ledger(fleet.folder.path)
 
 
 def test_stop_drains_and_saves(fleet):
