@@ -95,7 +95,7 @@ class Supervisor:
     @property
     def ended(self) -> bool:
         """Whether nothing is left to do."""
-        if self.failure:
+        if self.failure and not self._stopping:
             return True
         over = self.finished or self._stopping
         quiet = (Phase.ABSENT, Phase.FAILED)
@@ -122,7 +122,7 @@ class Supervisor:
             self._look(now_s)
         for member, how in self._fleet.ended().items():
             self._note_end(member, how, now_s)
-        if not self.failure:
+        if not self.failure or self._stopping:
             for action in reconcile(self._wanted(), self._observed, now_s, self._rules):
                 self._act(action, now_s)
         self._explain(now_s)
@@ -190,7 +190,10 @@ class Supervisor:
         self._dead.add(self._holders.pop(member, ""))
         kind, text = (how.kind, how.text) if isinstance(how, Outcome) else ("failed", how)
         if kind == "refused" or (kind == "fenced" and member == LEARNER):
-            self.failure = text if kind == "refused" else f"another learner took over: {text}"
+            self._observed[member] = Observed(phase=Phase.FAILED, since_s=now_s, reason=text)
+            self._give_up(
+                member, text if kind == "refused" else f"another learner took over: {text}"
+            )
             return
         self.finished = self.finished or (kind == "finished" and member == LEARNER)
         in_order = kind in ("finished", "drained") or seen.phase is Phase.DRAINING
@@ -205,7 +208,12 @@ class Supervisor:
         vain = member == LEARNER or (member.role == "actor" and seen.seen_s is None)
         if vain and failures >= MAX_FAILURES:
             where = "its log is in the run's folder log/"
-            self.failure = f"{member} failed {failures} times in a row: {text}; {where}"
+            self._give_up(member, f"{member} failed {failures} times in a row: {text}; {where}")
+
+    def _give_up(self, member: Member, why: str) -> None:
+        """Ends the run. What a living learner has learned is saved first."""
+        self.failure = self.failure or why
+        self._stopping = self._stopping or member != LEARNER
 
     def _act(self, action: Action, now_s: float) -> None:
         member = action.member

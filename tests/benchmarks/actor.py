@@ -25,9 +25,9 @@ from actors.actor import Actor, ActorSetup, Seams
 from actors.config import ActorConfig, EnvConfig
 from actors.envs.registry import make_env, make_single
 from actors.envs.worker import Worker
+from deploy.presets import SIZES
 from system.channel.memory import MemoryChannel
 from system.clock import SystemClock
-from system.config import ModelConfig
 from system.control.memory import MemoryControl
 from system.log.memory import MemoryLog
 from system.log.protocol import Claim, Notice, SlotNotice
@@ -37,7 +37,8 @@ from system.tick import Progress
 from system.types import EntryId
 
 ROUNDS = 5
-MODEL = ModelConfig(size="1m", deter=512, hidden=64, classes=4, units=64)
+MODEL = SIZES["nano"]
+"""The `laptop` policy."""
 
 
 def simulator(config, copies):

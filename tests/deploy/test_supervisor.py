@@ -244,3 +244,16 @@ def test_a_store_that_forgot_does_not_drain_the_fleet(case):
         case.turn(beating=(LEARNER, ACTOR, EVALUATOR))
     assert case.fleet.calls == []
     assert case.control.desired().actors == 1
+
+
+def test_giving_up_because_of_an_actor_saves_the_learner_first(case):
+    case.settle()
+    case.fleet.over[ACTOR] = Outcome(kind="refused", text="no module named 'dm_control'")
+    case.turn(beating=(LEARNER, EVALUATOR))
+    assert not case.supervisor.ended
+    for _ in range(5):
+        case.turn()
+    assert ("drain", LEARNER) in case.fleet.calls
+    assert ("start", ACTOR) not in case.fleet.calls
+    assert case.supervisor.ended
+    assert case.supervisor.failure == "no module named 'dm_control'"
