@@ -42,7 +42,7 @@ DM_CONTROL_REPEAT = {"laptop": 4, "dreamer": 2}
 
 def laptop(env: EnvConfig, *, run: str, size: str = "nano") -> RunConfig:
     """A policy within minutes on two cores: smaller batch, fewer dreams, faster learning."""
-    agent_steps = 25_000
+    agent_steps = 20_000
     return RunConfig(
         run=run,
         preset="laptop",
@@ -63,9 +63,10 @@ def laptop(env: EnvConfig, *, run: str, size: str = "nano") -> RunConfig:
             learning_rate=6e-4,
             warmup_updates=200,
             discount_horizon=100.0,
-            entropy_scale=3e-3,
+            gradient="auto",
+            entropy_scale=1e-3,
         ),
-        evaluation=EvaluationConfig(every_frames=agent_steps // 25 * env.action_repeat),
+        evaluation=EvaluationConfig(every_frames=agent_steps // 20 * env.action_repeat),
     )
 
 

@@ -39,6 +39,7 @@ class ActorCritic(nn.Module):
     def __init__(self, config: LearnerConfig, model: ModelConfig, policy: Policy) -> None:
         super().__init__()
         self._config = config
+        self.gradient = config.gradient_for(policy.kind)
         self.policy = policy
         self.value = TwoHotHead(model, model.value_layers)
         self.slow_value = copy.deepcopy(self.value).requires_grad_(False)
@@ -53,7 +54,7 @@ class ActorCritic(nn.Module):
             value_mean, slow_mean = value.mean(), self.slow_value.predict(feature).mean()
             weight = _chance_to_be_here(dream.alive.detach())
         bootstrap = value_mean
-        if config.gradient != "reinforce":
+        if self.gradient != "reinforce":
             with frozen(self.value):
                 bootstrap = self.value.predict(dream.feature).mean()
         returns = lambda_return(
@@ -66,9 +67,9 @@ class ActorCritic(nn.Module):
         log_prob = action.log_prob(dream.action[:, :-1].detach())
         entropy = action.entropy()
         score = log_prob * ((target - value_mean[:, :-1]) / scale)
-        if config.gradient == "analytic":
+        if self.gradient == "analytic":
             score = returns / scale
-        elif config.gradient == "mixed":
+        elif self.gradient == "mixed":
             share = config.mixed_share
             score = share * returns / scale + (1.0 - share) * score
         padded = torch.cat([target, torch.zeros_like(target[:, :1])], 1)

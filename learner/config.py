@@ -8,7 +8,7 @@ from typing import Literal
 from system.config import require_not_negative, require_positive, require_share
 from system.errors import ConfigError
 
-Gradient = Literal["reinforce", "analytic", "mixed"]
+Gradient = Literal["auto", "reinforce", "analytic", "mixed"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,7 +24,8 @@ class LearnerConfig:
     dream_starts: int = 0
     """Dreams per update, evenly spaced over the Batch; 0 starts one at every Step (B * T)."""
     gradient: Gradient = "reinforce"
-    """How the policy learns: score function, back-propagation through the dream, or both."""
+    """How the policy learns: score function, back-propagation through the dream, or both. `auto` is
+    analytic for continuous actions and reinforce for discrete ones."""
     mixed_share: float = 0.1
     """With `mixed`: share of the analytic gradient, the rest is reinforce [ratio]."""
     learning_rate: float = 4e-5
@@ -87,6 +88,12 @@ class LearnerConfig:
                 f"learner.dream_starts={self.dream_starts} must lie in 0..{starts} "
                 "(batch_size * batch_length; 0 means all)"
             )
+
+    def gradient_for(self, kind: str) -> str:
+        """reinforce, analytic or mixed, for actions of this kind (continuous or discrete)."""
+        if self.gradient == "auto":
+            return "analytic" if kind == "continuous" else "reinforce"
+        return self.gradient
 
     @property
     def replayed_steps(self) -> int:

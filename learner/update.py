@@ -66,7 +66,7 @@ class Learning(nn.Module):
             self.behavior.policy,
             starts,
             self._config.horizon,
-            differentiable=self._config.gradient != "reinforce",
+            differentiable=self.behavior.gradient != "reinforce",
         )
         behavior = self.behavior.loss(dream)
         replay_value = self.behavior.replay_loss(
