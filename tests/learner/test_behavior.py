@@ -405,3 +405,16 @@ def test_updates_are_reproducible_bitwise():
             learning.update(make_batch(make_spec(), seed=seed))
         runs.append(learning.optimizer.flat.clone())
     assert torch.equal(runs[0], runs[1])
+
+
+@pytest.mark.parametrize(
+    ("gradient", "kind", "wanted"),
+    [
+        ("auto", "continuous", "analytic"),
+        ("auto", "discrete", "reinforce"),
+        ("mixed", "discrete", "mixed"),
+        ("reinforce", "continuous", "reinforce"),
+    ],
+)
+def test_auto_is_analytic_where_actions_are_continuous(gradient, kind, wanted):
+    assert LearnerConfig(gradient=gradient).gradient_for(kind) == wanted
