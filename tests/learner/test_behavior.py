@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from learner.behavior import ActorCritic
+from learner.config import LearnerConfig
 from learner.imagination import frozen, imagine
 from system.models.dynamics import Latent
 from system.models.heads import Policy
