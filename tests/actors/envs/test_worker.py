@@ -73,5 +73,9 @@ def test_calls_near_the_deadline_run_exactly_once(worker):
             outcomes = run(worker, calls, deadline_s=0.003)
             hangs += isinstance(outcomes[-1], Hang)
             started += len(outcomes)
+        # An abandoned thread may not even have begun its call: it runs it late, but it runs it.
+        patience_s = time.monotonic() + 5.0
+        while 0 in counts and time.monotonic() < patience_s:
+            time.sleep(0.001)
         assert counts == [1] * 4
     assert hangs > 0
