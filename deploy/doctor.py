@@ -100,8 +100,8 @@ def check_torch() -> list[Finding]:
         return [Finding(name="torch", verdict="ok", found=f"{torch.__version__}, {name}")]
     smi = shutil.which("nvidia-smi") is not None
     fix = (
-        "a GPU is here, but this torch cannot use it: pip install --force-reinstall torch "
-        "--index-url https://download.pytorch.org/whl/cu128"
+        "a GPU is here, but this torch cannot use it: pip install --force-reinstall torch from the "
+        "CUDA index that PyTorch's 'Get started' page names"
         if smi
         else ""
     )
