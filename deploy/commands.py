@@ -30,6 +30,9 @@ def train(options: argparse.Namespace) -> None:
 
     spec = env_spec(config.env)
     check_fit(config, spec)
+    from learner.learner import choose_device
+
+    choose_device(config.learner.device)  # learner and driver share a machine
     folder = RunFolder.create(where, config, spec)
     _drive(folder, actors=config.fleet.actors)
 

@@ -34,6 +34,8 @@ class Parser(argparse.ArgumentParser):
           ConfigError: an unknown or malformed option; the nearest known one is named.
         """
         options, unknown = self.parse_known_args(arguments)
+        if unknown and options.command is None:
+            raise ConfigError(f"unknown option {unknown[0]!r}; see: {self.prog} --help")
         if unknown:
             known = self._known_options(options.command)
             close = difflib.get_close_matches(unknown[0].partition("=")[0], known, n=1, cutoff=0.5)
@@ -43,9 +45,9 @@ class Parser(argparse.ArgumentParser):
             raise ConfigError(f"{options.command} needs --env, such as --env CartPole-v1")
         return options
 
-    def _known_options(self, command: str | None) -> list[str]:
+    def _known_options(self, command: str) -> list[str]:
         for action in self._actions:
-            if command and isinstance(action, argparse._SubParsersAction):
+            if isinstance(action, argparse._SubParsersAction):
                 chosen = action.choices[command]
                 return sorted(name for name in chosen._option_string_actions if name[:2] == "--")
         return []

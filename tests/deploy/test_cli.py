@@ -85,6 +85,11 @@ def test_help_answers_at_once():
     [
         ("trian --env x", "unknown command 'trian'; did you mean 'train'?"),
         ("train", "train needs --env, such as --env CartPole-v1"),
+        ("--foo", "unknown option '--foo'; see: dreamfleet --help"),
+        ("train --frames 1e999 --env x", "argument --frames: '1e999' is not a whole number"),
+        ("train --env CartPole-v1 --set learner.device=gpu", "learner.device='gpu'"),
+        ("train --env CartPole-v1 --set model.size=12m",
+         "--set model.size=12m would change only a label; use --size"),
         ("train --evn CartPole-v1", "unknown option '--evn' of train; did you mean --env?"),
         ("train --env CartPol-v1", "unknown environment 'CartPol-v1'; did you mean 'CartPole-v1'?"),
         ("train --env dm_control/cartpole-swingupp",
