@@ -5,8 +5,8 @@
     control.desired ----> wanted --\
     fleet.ended, leases -> observed -- reconcile --> fleet.start / drain / kill, events
 
-One supervisor decides; Ray's own restarts are off. It is not needed for training: while it is away
-the processes go on.
+One supervisor decides; Ray's own restarts are off. It lives in the driver: if that dies, so do its
+Ray processes, and `dreamfleet resume` goes on from the run's folder.
 """
 
 from __future__ import annotations
