@@ -8,7 +8,7 @@
     server.restart()          # after a crash: control comes back from the append-only file
     server.stop()
 
-The server outlives the process that started it, on purpose: training goes on without a supervisor.
+The server outlives a killed driver, on purpose: `resume` finds what was acknowledged.
 """
 
 from __future__ import annotations
