@@ -5,7 +5,8 @@ The same object runs in one process with a learner (`deploy/local.py`) and as a 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from actors.activity import Activity
@@ -18,11 +19,13 @@ from actors.episodes import EpisodeTracker
 from actors.loop import ActorLoop
 from actors.monitor import Monitor
 from actors.outbox import Outbox
-from actors.refresh import Refresher
-from actors.report import Reporter
+from actors.refresh import Follow, Refresher
+from actors.report import Reporter, tell_nobody
 from system.channel.protocol import PolicyChannel
 from system.clock import Clock
 from system.control.protocol import Control
+from system.errors import ConfigError, Fenced
+from system.log.earlier import EarlierLife
 from system.log.writer import SlotWriter
 from system.specs import EnvSpec
 from system.tick import Progress, Wait
@@ -40,6 +43,15 @@ class ActorSetup:
     seed: int
     who: str
     """Process, for people: `host:pid`."""
+    follow: Follow = "policy"
+    """What `Seams.channel` is: `safe` is for robots, see `actors.refresh`."""
+
+    def __post_init__(self) -> None:
+        if self.follow == "safe" and self.actor.copies > 1:
+            raise ConfigError(
+                f"actor.copies={self.actor.copies} cannot follow the safe policy: copies share one "
+                "policy, which changes only between episodes; use --copies 1"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,9 +59,13 @@ class Seams:
     """Where an actor meets the rest of the fleet: in Redis or in memory, it cannot tell."""
 
     writer: SlotWriter
+    earlier: EarlierLife | None = None
+    """What an earlier life of this slot left on disk, to be finished first."""
     channel: PolicyChannel
     control: Control
     clock: Clock
+    on_heartbeat: Callable[[], None] = tell_nobody
+    """Called with every heartbeat, before anything is sent; see `actors.stacks`."""
 
 
 class Actor:
@@ -74,7 +90,12 @@ class Actor:
     ) -> None:
         config, clock = setup.actor, seams.clock
         self._reporter = Reporter(
-            seams.control, clock, slot=setup.slot, who=setup.who, heartbeat_s=config.heartbeat_s
+            seams.control,
+            clock,
+            slot=setup.slot,
+            who=setup.who,
+            heartbeat_s=config.heartbeat_s,
+            on_heartbeat=seams.on_heartbeat,
         )
         self.env: FaultTolerantEnv = make_env(
             setup.env,
@@ -91,8 +112,9 @@ class Actor:
             refresh_s=config.refresh_s,
             on_event=self._reporter.event,
             seed=setup.slot,
+            follow=setup.follow,
         )
-        self._outbox = Outbox(seams.writer)
+        self._outbox = Outbox(seams.writer, earlier=seams.earlier, on_event=self._reporter.event)
         self._reporter.watch([refresh.metrics, self._outbox.metrics])
         self._loop = ActorLoop(
             env=self.env,
@@ -115,18 +137,47 @@ class Actor:
 
     def tick(self) -> Progress | Wait:
         """See `ActorLoop.tick`."""
-        return self._loop.tick()
+        with self._fence_seen():
+            return self._loop.tick()
 
     def drain(self) -> Progress | Wait:
         """See `ActorLoop.drain`."""
-        return self._loop.drain()
+        with self._fence_seen():
+            return self._loop.drain()
 
     @property
     def settled(self) -> bool:
         """Whether everything acted is durable; go on calling `drain` until then to be sure."""
         return self._outbox.settled
 
+    def hold(self, held: bool) -> None:
+        """While held, acting pauses between episodes; sending goes on."""
+        self._outbox.held = held
+
+    def spill(self) -> None:
+        """Everything that was acted goes into the spool, beyond its limits too: the end."""
+        with contextlib.suppress(Fenced):
+            self.drain()
+        self._outbox.spill()
+
+    def event(self, kind: str, text: str) -> None:
+        """Something happened around it; goes out with the next heartbeat."""
+        self._reporter.event(kind, text)
+
+    def numbers(self) -> dict[str, float]:
+        """What the next heartbeat tells."""
+        return self._reporter.numbers()
+
     def close(self) -> None:
         """Gives the lease back and frees the simulators; sends nothing more."""
         self._reporter.release()
         self.env.close()
+
+    @contextlib.contextmanager
+    def _fence_seen(self) -> Iterator[None]:
+        """Whoever fenced us holds the lease: it must not be renewed or released any more."""
+        try:
+            yield
+        except Fenced:
+            self._reporter.fenced = True
+            raise

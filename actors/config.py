@@ -23,10 +23,16 @@ class EnvConfig:
     """Truncate episodes after this many simulator steps; 0 keeps the environment's own limit."""
     step_deadline_s: float = 60.0
     """A step or reset longer than this is a hang: the copy is rebuilt [s]."""
+    build_deadline_s: float = 120.0
+    """The same for building a copy, imports included, and for its first reset [s]."""
+    isolate: bool = False
+    """Each copy in a process of its own, which can be killed whatever it does. Its name must be
+    one that a fresh process can find: `module:Id` for an environment of yours."""
 
     def __post_init__(self) -> None:
         require_positive("env", self, "action_repeat")
         require_positive("env", self, "step_deadline_s")
+        require_positive("env", self, "build_deadline_s")
         if self.time_limit < 0:
             raise ConfigError(f"env.time_limit={self.time_limit} must be 0 or more simulator steps")
 

@@ -38,18 +38,17 @@ class ActorLoop:
             return self._begin()
         self._monitor.doing("write")
         sent = self._outbox.tick()
-        if self._outbox.full:
+        if self._outbox.pauses(self._time_step):
             self._monitor.doing("wait")
             self._monitor.heartbeat("waiting")
             return sent
         self._monitor.heartbeat("acting")
         self._monitor.doing("policy")
-        self._refresh(self._agent)
+        self._refresh(self._agent, self._time_step)
         decision = self._agent.act(self._time_step, self._carry, deterministic=False)
         self._monitor.doing("write")
         version, latent = self._agent.version, decision.carry.latent
-        sealed = self._chunker.add(self._time_step, decision.action, version, latent)
-        self._outbox.offer(sealed)
+        self._outbox.offer(self._chunker.add(self._time_step, decision.action, version, latent))
         self._monitor.doing("env")
         self._carry, self._time_step = decision.carry, self._env.step(decision.action)
         self._monitor.doing("other")
@@ -71,6 +70,8 @@ class ActorLoop:
         incarnation = self._outbox.try_claim()
         if isinstance(incarnation, Wait):
             return incarnation
+        if not self._refresh.ready(self._agent):
+            return Wait("policy", 0.1)
         self._monitor.claimed(incarnation)
         self._carry = self._agent.initial_carry(self._env.num_copies)
         self._time_step = self._env.reset(seed=incarnation)

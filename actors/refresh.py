@@ -1,13 +1,18 @@
 """When to look for a newer policy and whether to take it.
 
 The rule is pure (`RefreshRule`); `Refresher` acts on it at a step boundary. Polling is jittered so
-that a fleet does not ask all at once. Until the first broadcast arrives an agent acts with the
-random policy it was built with.
+that a fleet does not ask all at once.
+
+Following `policy`, a simulated actor adopts at any step; until the first broadcast arrives it acts
+with the random policy it was built with. Following `safe`, a robot holds still until there is a
+policy to trust, and changes it only between episodes: no motion is finished by another policy than
+the one that began it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 
@@ -15,7 +20,10 @@ from actors.agent import Agent
 from system.channel.protocol import PolicyChannel
 from system.clock import Clock
 from system.errors import RejectedChunk, Unavailable
-from system.types import Snapshot
+from system.types import Snapshot, TimeStep
+
+Follow = Literal["policy", "safe"]
+"""Which of a run's two channels an actor follows."""
 
 OnEvent = Callable[[str, str], None]
 """Told (kind, text) of what happened."""
@@ -57,7 +65,8 @@ class Refresher:
 
     The loop that uses it::
 
-        refresh(agent)
+        if not refresh.ready(agent): ...        # before the first episode: wait and ask again
+        refresh(agent, time_step)
         decision = agent.act(time_step, carry, deterministic=False)
     """
 
@@ -69,19 +78,34 @@ class Refresher:
         refresh_s: float,
         on_event: OnEvent,
         seed: int = 0,
+        follow: Follow = "policy",
     ) -> None:
         self._channel, self._clock, self._on_event = channel, clock, on_event
         self._rule = RefreshRule(refresh_s, seed=seed)
+        self._careful = follow == "safe"
         self._published_s: float | None = None
         self._version = self._adopted = self._refused = self._unavailable = 0
-        self._corrupt = False
+        self._corrupt = self._awaited = False
 
-    def __call__(self, agent: Agent) -> bool:
-        """Polls if it is time; True if a newer policy was adopted."""
-        if not self._rule.due(self._clock.now()):
+    def ready(self, agent: Agent) -> bool:
+        """Whether the agent may begin to act: with `safe`, once it has a policy to trust."""
+        if not self._careful or agent.version > 0 or self._look(agent):
+            return True
+        if not self._awaited:
+            self._on_event("policy_awaited", "none is safe yet; see: dreamfleet promote")
+        self._awaited = True
+        return False
+
+    def __call__(self, agent: Agent, time_step: TimeStep) -> bool:
+        """Polls if it is time; True if a newer policy was adopted.
+
+        Args:
+          agent: acts in all copies, so that all copies change together.
+          time_step: what it acts on next; with `safe`, only one that is first in every copy counts.
+        """
+        if self._careful and not time_step.is_first.all():
             return False
-        snapshot = self._fetch(agent)
-        return snapshot is not None and self._adopt(agent, snapshot)
+        return self._look(agent)
 
     @property
     def age_s(self) -> float | None:
@@ -99,6 +123,12 @@ class Refresher:
             "actor/policy_polls_failed": float(self._unavailable),
         }
         return values if self.age_s is None else {**values, "actor/policy_age_s": self.age_s}
+
+    def _look(self, agent: Agent) -> bool:
+        if not self._rule.due(self._clock.now()):
+            return False
+        snapshot = self._fetch(agent)
+        return snapshot is not None and self._adopt(agent, snapshot)
 
     def _fetch(self, agent: Agent) -> Snapshot | None:
         try:

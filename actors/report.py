@@ -22,7 +22,14 @@ EVENT_CHARS = 4000
 KEPT_EVENTS = 100
 """Events kept while control cannot be reached; then the oldest are dropped."""
 
+FAULT_KINDS = ("raised", "hang", "died", "outside_space", "other")
+"""What copies are rebuilt for, each counted; a kind of the environment's own is `other`."""
+
 MetricsOf = Callable[[], dict[str, float]]
+
+
+def tell_nobody() -> None:
+    """The default of `on_heartbeat`."""
 
 
 class Reporter:
@@ -36,18 +43,27 @@ class Reporter:
     """
 
     def __init__(
-        self, control: Control, clock: Clock, *, slot: int, who: str, heartbeat_s: float
+        self,
+        control: Control,
+        clock: Clock,
+        *,
+        slot: int,
+        who: str,
+        heartbeat_s: float,
+        on_heartbeat: Callable[[], None] = tell_nobody,
     ) -> None:
-        self._control, self._clock = control, clock
+        self._control, self._clock, self._on_heartbeat = control, clock, on_heartbeat
         self._slot, self._who = slot, who
         self._due = Every(heartbeat_s)
         self._lease_ttl_s = LEASE_HEARTBEATS * heartbeat_s
         self._sources: list[MetricsOf] = []
         self._events: deque[Event] = deque(maxlen=KEPT_EVENTS)
         self._doing = "starting"
-        self._faults: dict[str, int] = {"raised": 0, "hang": 0, "outside_space": 0}
+        self._faults = dict.fromkeys(FAULT_KINDS, 0)
         self.incarnation = 0
         """Set once the slot is claimed."""
+        self.fenced = False
+        """Whether the slot, and its lease, are somebody else's: then nothing is written."""
 
     def watch(self, sources: Sequence[MetricsOf]) -> None:
         """Adds parts of the actor whose numbers go with every heartbeat."""
@@ -60,8 +76,9 @@ class Reporter:
           doing: one word for people; empty for the one before.
         """
         self._doing = doing or self._doing
-        if not self._due(self._clock.now()):
+        if self.fenced or not self._due(self._clock.now()):
             return
+        self._on_heartbeat()
         try:
             self._control.renew(self._lease(), ttl_s=self._lease_ttl_s)
             self._control.put_metrics(self._metrics(), ttl_s=METRICS_TTL_S)
@@ -81,11 +98,14 @@ class Reporter:
 
     def on_fault(self, copy: int, fault: EnvironmentFault) -> None:
         """Counts and tells of an environment copy that was rebuilt; see `make_env`."""
-        self._faults[fault.kind] = self._faults.get(fault.kind, 0) + 1
-        self.event(f"environment_{fault.kind}", f"copy {copy} was rebuilt; {fault}")
+        kind = fault.kind if fault.kind in FAULT_KINDS else "other"
+        self._faults[kind] += 1
+        self.event(f"environment_{kind}", f"copy {copy} was rebuilt; {fault}")
 
     def release(self) -> None:
         """Gives the lease back at an orderly exit."""
+        if self.fenced:
+            return
         try:
             self._control.release(ROLE, self._slot)
         except Unavailable:
@@ -101,9 +121,15 @@ class Reporter:
             time_s=self._clock.wall(),
         )
 
-    def _metrics(self) -> ProcessMetrics:
+    def numbers(self) -> dict[str, float]:
+        """What the next heartbeat tells."""
         values = {f"actor/faults_{kind}": float(count) for kind, count in self._faults.items()}
         values["actor/faults"] = float(sum(self._faults.values()))
         for source in self._sources:
             values.update(source())
-        return ProcessMetrics(role=ROLE, slot=self._slot, time_s=self._clock.wall(), values=values)
+        return values
+
+    def _metrics(self) -> ProcessMetrics:
+        return ProcessMetrics(
+            role=ROLE, slot=self._slot, time_s=self._clock.wall(), values=self.numbers()
+        )

@@ -44,15 +44,14 @@ def _run(arguments: list[str]) -> int:
         raise UserError(f"unknown command {arguments[0]!r}; {nearest(arguments[0], COMMANDS)}")
     options = parser.parse_all(arguments)
     if options.version:
-        from deploy.run_folder import version
+        from deploy.provenance import version
 
         sys.stdout.write(f"{PROGRAM} {version()}\n")
         return 0
     if options.command is None:
         parser.print_help()
         return 0
-    COMMANDS[options.command](options)
-    return 0
+    return COMMANDS[options.command](options) or 0
 
 
 def _complain(text: str, code: int) -> int:
@@ -102,13 +101,43 @@ def _evaluate(options: argparse.Namespace) -> None:
     evaluate_run(options)
 
 
-def _doctor(options: argparse.Namespace) -> None:
+def _promote(options: argparse.Namespace) -> None:
+    from deploy.promote_command import promote
+
+    promote(options)
+
+
+def _rollback(options: argparse.Namespace) -> None:
+    from deploy.promote_command import rollback
+
+    rollback(options)
+
+
+def _actor(options: argparse.Namespace) -> None:
+    from deploy.robot import act
+
+    act(options)
+
+
+def _runs(options: argparse.Namespace) -> None:
+    from deploy.runs import runs
+
+    runs(options)
+
+
+def _secrets(options: argparse.Namespace) -> None:
+    from deploy.secrets import write_secrets
+
+    write_secrets(options)
+
+
+def _doctor(options: argparse.Namespace) -> int:
     from deploy.doctor import doctor
 
-    doctor(options)
+    return doctor(options)
 
 
-COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
+COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "train": _train,
     "launch": _launch,
     "status": _status,
@@ -116,6 +145,11 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "stop": _stop,
     "resume": _resume,
     "evaluate": _evaluate,
+    "promote": _promote,
+    "rollback": _rollback,
+    "actor": _actor,
+    "runs": _runs,
+    "secrets": _secrets,
     "doctor": _doctor,
 }
 

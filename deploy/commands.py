@@ -13,8 +13,10 @@ from rich.console import Console
 from deploy.compose_config import config_of
 from deploy.config import RunConfig, check_config, check_fit
 from deploy.run_folder import RUNS, RunFolder
+from deploy.target import find_target
 from system.config import to_json
 from system.errors import CheckpointError, ConfigError, RunError
+from system.redis_client import without_password
 
 
 def train(options: argparse.Namespace) -> None:
@@ -34,7 +36,7 @@ def train(options: argparse.Namespace) -> None:
 
     choose_device(config.learner.device)  # learner and driver share a machine
     folder = RunFolder.create(where, config, spec)
-    _drive(folder, actors=config.fleet.actors)
+    _drive(folder, options, actors=config.fleet.actors)
 
 
 def resume(options: argparse.Namespace) -> None:
@@ -56,30 +58,29 @@ def resume(options: argparse.Namespace) -> None:
         )
     if options.frames is not None:
         folder.extend(frames)
-    _drive(folder, actors=options.actors)
+    _drive(folder, options, actors=options.actors)
 
 
 def evaluate_run(options: argparse.Namespace) -> None:
-    """`dreamfleet evaluate`: plays episodes with the newest checkpoint's policy."""
+    """`dreamfleet evaluate`: plays episodes with the newest policy, here."""
     if options.episodes < 1:
         raise ConfigError(f"--episodes {options.episodes} must be 1 or more")
-    folder = RunFolder.open(Path.cwd(), options.run)
-    record = folder.record()
+    target = find_target(options, Path.cwd())
+    record = target.record
     import torch
 
     from actors.envs.registry import make_env
     from actors.evaluate import evaluate
     from deploy.evaluator import SEED_OFFSET
     from deploy.parts import new_agent
-    from learner.checkpoint import load_policy
 
     config = record.config
-    snapshot = load_policy(folder.path / "checkpoints")
+    snapshot = target.policy()
     agent = new_agent(config)(record.spec)
     try:
         agent.load(snapshot)
     except ValueError as error:
-        raise CheckpointError(f"checkpoint of run {options.run!r}: {error}") from None
+        raise CheckpointError(f"policy of run {target.name!r}: {error}") from None
     seed = config.seed + 2 * SEED_OFFSET if options.seed is None else options.seed
     env = make_env(
         config.env, num_copies=min(options.episodes, config.evaluation.copies), seed=seed
@@ -108,12 +109,9 @@ def evaluate_run(options: argparse.Namespace) -> None:
 
 
 def print_config(config: RunConfig) -> None:
-    """The complete config as JSON, a password in the Redis URL left out."""
-    if config.fleet.redis:
-        from system.redis_client import connect
-
-        shown = connect(config.fleet.redis).shown_url
-        config = replace(config, fleet=replace(config.fleet, redis=shown))
+    """The complete config as JSON, passwords in the Redis URLs left out."""
+    redis, data = without_password(config.fleet.redis), without_password(config.fleet.redis_data)
+    config = replace(config, fleet=replace(config.fleet, redis=redis, redis_data=data))
     sys.stdout.write(json.dumps(to_json(config), indent=2) + "\n")
 
 
@@ -123,18 +121,24 @@ def write_json_line(data: dict[str, object]) -> None:
 
 
 def _check_redis(config: RunConfig) -> None:
-    """Before anything is built: is the named server there?"""
-    if config.fleet.redis and config.fleet.runner == "ray":
+    """Before anything is built: are the named servers there?"""
+    fleet = config.fleet
+    if fleet.redis and fleet.runner == "ray":
+        from deploy.place import RedisUrls
+        from deploy.secrets import role_urls
         from system.redis_client import ping
 
-        ping(config.fleet.redis)
+        plain = RedisUrls(control=fleet.redis, data=fleet.redis_data)
+        urls = role_urls(plain, "learner", fleet.secrets)
+        for url in {urls.control, urls.data}:
+            ping(url)
 
 
 def _has_final(folder: RunFolder, frames: int) -> bool:
     return any("eval/return_mean" in line and line["frames"] >= frames for line in folder.metrics())
 
 
-def _drive(folder: RunFolder, *, actors: int | None) -> None:
+def _drive(folder: RunFolder, options: argparse.Namespace, *, actors: int | None) -> None:
     from deploy.drive import drive
 
-    drive(folder, Console(), actors=actors)
+    drive(folder, Console(), actors=actors, detach=options.detach)

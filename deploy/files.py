@@ -8,17 +8,34 @@ import os
 from pathlib import Path
 from typing import Any
 
+from system.errors import RunError
+
 
 def write_json(path: Path, data: dict[str, Any]) -> None:
+    """Replaces a file by one JSON object; see `write_private`."""
+    write_private(path, json.dumps(data, indent=2) + "\n")
+
+
+def write_private(path: Path, text: str) -> None:
     """Replaces a file by a temporary one that is complete; readable by this user alone."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as file:
-        json.dump(data, file, indent=2)
-        file.write("\n")
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A file that `write_json` wrote. Raises RunError if it cannot be read."""
+    try:
+        data = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunError(f"{path} cannot be read: {error}") from error
+    if not isinstance(data, dict):
+        raise RunError(f"{path} is not a JSON object")
+    return data
 
 
 def append_line(path: Path, data: dict[str, Any]) -> None:
@@ -36,7 +53,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     lines: list[dict[str, Any]] = []
     with contextlib.suppress(FileNotFoundError), path.open(errors="replace") as file:
         for text in file:
-            with contextlib.suppress(json.JSONDecodeError):
+            with contextlib.suppress(ValueError, RecursionError):
                 line = json.loads(text)
                 if isinstance(line, dict):
                     lines.append(line)

@@ -2,17 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from deploy.processes import Outcome
+from deploy.place import Place, RedisUrls, redis_place
 from deploy.reconcile import Member
+from deploy.run_folder import RunRecord
 from system.clock import Clock
 from system.control.protocol import Control
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """How a process ended."""
+
+    kind: str
+    """In order: `finished`, `drained`, `fenced` or `refused` (a mistake of the user: restarting is
+    vain). Not in order: `failed` (it raised) or `died` (it is gone)."""
+    text: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Order:
+    """What a process is told; can be sent to another machine."""
+
+    record: RunRecord
+    folder: str
+    redis: RedisUrls
+    """With the credentials of learner, evaluator and supervisor."""
+    actor_redis: RedisUrls
+    """With those of an actor, which may do less."""
+
+    def place(self, role: str) -> Place:
+        """Where a process of this role meets the others."""
+        urls = self.actor_redis if role == "actor" else self.redis
+        return redis_place(urls, self.record.run_id)
+
+
 class Fleet(Protocol):
     """The processes, however they are run."""
+
+    def adopt(self) -> Sequence[Member]:
+        """Takes over the processes that a supervisor before this one started; returns whose."""
+        ...
 
     def start(self, member: Member) -> None:
         """Starts a process; returns at once."""
@@ -23,15 +56,19 @@ class Fleet(Protocol):
         ...
 
     def kill(self, member: Member) -> None:
-        """Ends a process at once."""
+        """Ends a process at once, even one that is stopped or stuck."""
         ...
 
-    def ended(self) -> dict[Member, Outcome | str]:
-        """Processes that ended since the last call; a text says how one failed."""
+    def ended(self) -> dict[Member, Outcome]:
+        """Processes that ended since the last call."""
         ...
 
     def why_pending(self, member: Member) -> str:
         """Why a started process shows no sign of life yet."""
+        ...
+
+    def ask_for(self, members: Sequence[Member]) -> None:
+        """Tells whoever adds machines what the whole fleet needs; an empty one needs nothing."""
         ...
 
 

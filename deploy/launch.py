@@ -54,10 +54,8 @@ def entrypoint(options: argparse.Namespace, folder: str) -> str:
     """The shell line the job runs."""
     words = ["dreamfleet", "train"]
     for name in ("env", "preset", "size", "run", "frames", "actors", "copies", "seed", "runner",
-                 "redis"):  # fmt: skip
-        words += _option(name, getattr(options, name))
-    words += _option("action-repeat", options.action_repeat)
-    words += _option("replay-ratio", options.replay_ratio)
+                 "redis", "redis_data", "secrets", "action_repeat", "replay_ratio"):  # fmt: skip
+        words += _option(name.replace("_", "-"), getattr(options, name))
     if options.env_arg:
         words += ["--env-arg", *options.env_arg]
     if options.settings:

@@ -1,33 +1,38 @@
-"""`status`, `scale`, `stop`: commands for a run that another terminal drives."""
+"""`status`, `scale`, `stop`: commands for a run that goes on by itself, here or elsewhere."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import json
-import os
-import signal
-import socket
 import sys
 from pathlib import Path
 
-from deploy.run_folder import ControlFile, RunFolder
-from deploy.status import MetricsTail, Status, status_of
-from deploy.terminal import number, percent
-from system.clock import SystemClock
-from system.control.protocol import Control
-from system.control.redis import RedisControl
-from system.errors import RunError, Unavailable
+from rich.console import Console
 
-WAIT_S = 180.0
+from deploy.actors_status import ActorsStatus, actors_of
+from deploy.operated import Target
+from deploy.status import Status
+from deploy.target import find_target
+from deploy.terminal import View, number, pending_lines, percent
+from system.clock import SystemClock
+from system.control.protocol import Control, Desired
+from system.errors import ConfigError, RunError, Unavailable
+
+STOP_WAIT_S = 180.0
 LOOK_S = 0.2
-REPLY_TIMEOUT_S = 3.0
+DRAW_S = 1.0
 
 
 def status(options: argparse.Namespace) -> None:
     """`dreamfleet status`: works while the run goes on and after."""
-    folder = RunFolder.open(Path.cwd(), options.run)
-    now = _status(folder)
+    if options.watch and options.json:
+        raise ConfigError("--watch draws for people and --json prints once; give one of them")
+    target = find_target(options, Path.cwd())
+    if options.watch:
+        _watch(target)
+        return
+    now = target.status()
     if options.json:
         sys.stdout.write(json.dumps(now.to_json()) + "\n")
         return
@@ -40,26 +45,16 @@ def scale(options: argparse.Namespace) -> None:
     Raises:
       RunError: the run is not running, has no actors of its own, or did not get there in time.
     """
-    folder = RunFolder.open(Path.cwd(), options.run)
-    control = _control_of_running(folder, "scale")
-    desired = control.change_desired(actors=options.actors)
-    clock = SystemClock()
-    deadline_s = clock.now() + WAIT_S
-    while True:
-        now = _status(folder, control)
-        there = now.actors.running == options.actors
-        if there or not options.wait or clock.now() > deadline_s:
-            break
-        clock.sleep(LOOK_S)
-    actors = now.actors
-    sys.stdout.write(
-        f"actors of {folder.name}: desired {desired.actors}, running {actors.running}, pending "
-        f"{actors.pending} (generation {desired.generation})\n"
-    )
-    for slot, reason in actors.reasons.items():
-        sys.stdout.write(f"  actor {slot}: {reason}\n")
-    if options.wait and not there:
-        raise RunError(f"{actors.running} of {options.actors} actors run after {WAIT_S:.0f} s")
+    target = find_target(options, Path.cwd())
+    control = target.control("scale")
+    wish = options.actors
+    desired = control.change_desired(actors=wish.actors, delta=wish.delta)
+    try:
+        if options.wait:
+            _wait_for(control, desired, options.timeout)
+    finally:
+        with contextlib.suppress(Unavailable):
+            sys.stdout.write(_fleet_for_people(target.name, control, desired))
 
 
 def stop(options: argparse.Namespace) -> None:
@@ -68,79 +63,78 @@ def stop(options: argparse.Namespace) -> None:
     Raises:
       RunError: it runs on another machine, or did not end in time.
     """
-    folder = RunFolder.open(Path.cwd(), options.run)
-    if not folder.in_use():
-        sys.stdout.write(f"run {folder.name} is not running\n")
+    target = find_target(options, Path.cwd())
+    if not target.alive():
+        sys.stdout.write(f"run {target.name} is not running\n")
         return
-    file = _control_file(folder)
-    if file.runner == "ray":
-        try:
-            _control_of_running(folder, "stop").change_desired(stopping=True)
-        except Unavailable:
-            _interrupt(folder, file)
-    else:
-        _interrupt(folder, file)
+    target.stop()
     clock = SystemClock()
-    deadline_s = clock.now() + WAIT_S
-    while folder.in_use():
+    deadline_s = clock.now() + STOP_WAIT_S
+    while _goes_on(target):
         if clock.now() > deadline_s:
             raise RunError(
-                f"run {folder.name!r} did not end within {WAIT_S:.0f} s; it is process {file.pid} "
-                f"on {file.host}"
+                f"run {target.name!r} did not end within {STOP_WAIT_S:.0f} s; it is {target.where}"
             )
         clock.sleep(LOOK_S)
     sys.stdout.write(
-        f"run {folder.name} is stopped; go on with: dreamfleet resume --run {folder.name}\n"
+        f"run {target.name} is stopped; go on with: dreamfleet resume --run {target.name}\n"
     )
 
 
-def _status(folder: RunFolder, control: Control | None = None) -> Status:
-    record, alive = folder.record(), folder.in_use()
-    file = folder.control()
-    values = MetricsTail(folder.metrics_path).read()
-    if control is None and alive and file is not None and file.runner == "ray":
-        control = RedisControl(file.redis, record.run_id, timeout_s=REPLY_TIMEOUT_S)
-    with contextlib.suppress(Unavailable):
-        return status_of(record, values, control, alive=alive)
-    return status_of(record, values, None, alive=alive)
+def _goes_on(target: Target) -> bool:
+    try:
+        return target.alive()
+    except Unavailable:  # it is asked already; its end is waited for
+        return True
 
 
-def _control_file(folder: RunFolder) -> ControlFile:
-    file = folder.control()
-    if file is None:
-        raise RunError(f"run {folder.name!r} is just starting; try again in some seconds")
-    return file
+def _wait_for(control: Control, desired: Desired, timeout_s: float) -> None:
+    """Returns when the fleet is as `desired`; Redis may be away meanwhile."""
+    clock = SystemClock()
+    deadline_s = clock.now() + timeout_s
+    actors = ActorsStatus()
+    while clock.now() <= deadline_s:
+        with contextlib.suppress(Unavailable):
+            now = control.desired()
+            if now.generation > desired.generation:
+                raise RunError(
+                    f"somebody else changed the wish meanwhile: {now.actors} actors"
+                    + (", and to stop" if now.stopping else "")
+                )
+            actors = actors_of(control, control.leases())
+            if actors.settled:
+                return
+        clock.sleep(LOOK_S)
+    raise RunError(f"{actors.running} of {desired.actors} actors run after {timeout_s:g} s")
 
 
-def _control_of_running(folder: RunFolder, command: str) -> Control:
-    if not folder.in_use():
-        raise RunError(
-            f"run {folder.name!r} is not running, so there is nothing to {command}; start it with: "
-            f"dreamfleet resume --run {folder.name}"
-        )
-    file = _control_file(folder)
-    if file.runner != "ray":
-        raise RunError(
-            f"run {folder.name!r} is one process (--runner local) and cannot {command}; only runs "
-            "with --runner ray can"
-        )
-    if file.redis.startswith("unix://") and file.host != socket.gethostname():
-        raise RunError(f"run {folder.name!r} is controlled on {file.host}; run {command} there")
-    return RedisControl(file.redis, folder.record().run_id, timeout_s=REPLY_TIMEOUT_S)
+def _watch(target: Target) -> None:
+    """Draws until Ctrl-C; the last picture stays while Redis is away."""
+    clock, now = SystemClock(), target.status()
+    with View(Console(), clock, draw_s=DRAW_S) as view, contextlib.suppress(KeyboardInterrupt):
+        while True:
+            try:
+                now, trouble = target.status(), ""
+            except Unavailable as error:
+                trouble = str(error)
+            view.note(trouble)
+            if view.due:
+                view.show(now)
+            clock.sleep(DRAW_S)
 
 
-def _interrupt(folder: RunFolder, file: ControlFile) -> None:
-    """The lock is held, so the process that wrote the file lives."""
-    if file.host != socket.gethostname():
-        raise RunError(f"run {folder.name!r} is driven on {file.host}; stop it there")
-    os.kill(file.pid, signal.SIGTERM)
+def _fleet_for_people(name: str, control: Control, desired: Desired) -> str:
+    actors = actors_of(control, control.leases())
+    lines = [f"actors of {name}: {actors} (generation {desired.generation})"]
+    lines += [f"  {line}" for line in pending_lines(actors)]
+    return "\n".join(lines) + "\n"
 
 
 def _for_people(now: Status) -> str:
-    actors, replay = now.actors, now.replay
+    replay = now.replay
     limit = f" of {now.frames_limit:,}" if now.frames_limit else ""
     rows = [
-        ("run", f"{now.run} ({'running' if now.alive else 'not running'})"),
+        ("run", f"{now.run} ({now.phase})"),
         ("frames", f"{now.frames:,}{limit}"),
         ("updates", f"{now.updates:,} ({number(now.updates_per_s, '.1f')}/s)"),
         ("return", f"{number(now.return_mean, '.1f')} (acting "
@@ -150,9 +144,8 @@ def _for_people(now: Status) -> str:
         ("replay", f"{number(replay['steps'], ',.0f')} steps, {percent(replay['fill'])} full, "
                    f"ratio {number(replay['ratio'], '.1f')} of "
                    f"{number(replay['ratio_target'], '.0f')}"),
-        ("actors", f"desired {actors.desired}, running {actors.running}, pending "
-                   f"{actors.pending}"),
+        ("actors", str(now.actors)),
     ]  # fmt: skip
     lines = [f"{label:<8} {text}" for label, text in rows]
-    lines += [f"  actor {slot} pending: {reason}" for slot, reason in actors.reasons.items()]
+    lines += [f"  {line}" for line in pending_lines(now.actors)]
     return "\n".join(lines) + "\n"

@@ -2,7 +2,7 @@
 
 ::
 
-    Place (where the processes of a run meet)      memory_place()        redis_place(url, run_id)
+    Place (where the processes of a run meet)      memory_place()        redis_place(urls, run_id)
       |-- build_actor(record, slot, place)              |                       |
       |-- build_learner(record, folder, place)     deploy/local.py        deploy/topology.py
       `-- build_evaluator(record, folder, place)
@@ -11,38 +11,67 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from actors.actor import Actor, ActorSetup, Seams
 from actors.agent import Agent
+from actors.refresh import Follow
+from actors.report import tell_nobody
 from deploy.config import RunConfig
 from deploy.evaluator import Evaluator
 from deploy.place import Place, who
 from deploy.run_folder import RunRecord
 from learner.learner import Learner, LearnerSeams, LearnerSetup
 from system.errors import ConfigError
+from system.log.disk_spool import DiskShelf
+from system.log.earlier import UNLIMITED, EarlierLife
 from system.log.protocol import Claim
+from system.log.spool import SpoolSetup
 from system.log.writer import SlotWriter
 from system.models.agent import PolicyAgent
 from system.specs import EnvSpec
 
 
-def build_actor(record: RunRecord, slot: int, place: Place) -> Actor:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DiskSpool:
+    """For an actor that must not pause for want of credit or of Redis."""
+
+    shelf: DiskShelf
+    """Where its Chunks lie until durable."""
+    thin: bool = False
+    """Drop the oldest Chunk that was never received when it is full, instead of pausing."""
+
+
+def build_actor(
+    record: RunRecord, slot: int, place: Place, *, follow: Follow = "policy",
+    disk: DiskSpool | None = None, on_heartbeat: Callable[[], None] = tell_nobody,
+) -> Actor:  # fmt: skip
     """An actor for one slot.
+
+    Args:
+      record: the run.
+      slot: its place in the fleet.
+      place: where it meets the others.
+      follow: which policy it acts with; `safe` is for robots, see `actors.refresh`.
+      disk: where its Chunks lie until durable; in memory by default.
+      on_heartbeat: called while it lives, also while a step of its environment takes long.
 
     Raises:
       ConfigError: the environment cannot be built, or is not the one the run was made for.
     """
     config, name = record.config, who()
     claim = Claim(who=name, spec_digest=record.spec.digest, num_copies=config.actor.copies)
-    writer = SlotWriter(
-        place.log.slot_log(slot),
-        slot=slot,
-        claim=claim,
+    log, clock = place.log.slot_log(slot), place.clock
+    spool = SpoolSetup(
         spool_chunks=config.actor.spool_chunks * config.actor.copies,
         retain_bytes=config.actor.retain_bytes,
-        clock=place.clock,
     )
+    if disk is not None:
+        spool = SpoolSetup(
+            spool_chunks=UNLIMITED, retain_bytes=UNLIMITED, thin=disk.thin, shelf=disk.shelf
+        )
+    writer = SlotWriter(log, slot=slot, claim=claim, spool=spool, clock=clock)
     setup = ActorSetup(
         env=config.env,
         actor=config.actor,
@@ -50,17 +79,21 @@ def build_actor(record: RunRecord, slot: int, place: Place) -> Actor:
         slot=slot,
         seed=config.seed,
         who=name,
+        follow=follow,
     )
+    channel = place.safe if follow == "safe" else place.channel
+    earlier = None if disk is None else EarlierLife(log, disk.shelf, slot=slot, clock=clock)
     seams = Seams(
-        writer=writer, channel=place.channel, control=place.control, clock=place.clock
+        writer=writer, earlier=earlier, channel=channel, control=place.control, clock=clock,
+        on_heartbeat=on_heartbeat,
     )  # fmt: skip
     actor = Actor(setup, seams, new_agent(config))
     if actor.env.spec.digest != record.spec.digest:
         actor.close()
         raise ConfigError(
-            f"env {config.env.name!r} is not what run {config.run!r} was made for: it shows "
-            f"{_shown(actor.env.spec)}, config.json says {_shown(record.spec)}; install the "
-            "version it was made with, or start a new run"
+            f"env {config.env.name!r} is not what run {config.run!r} was made for: "
+            f"{_difference(actor.env.spec, record.spec)}; install the version it was made with, or "
+            "start a new run"
         )
     return actor
 
@@ -92,9 +125,11 @@ def build_evaluator(record: RunRecord, folder: Path, place: Place) -> Evaluator:
     return Evaluator(record, folder, place, new_agent=new_agent(record.config), who=who())
 
 
-def _shown(spec: EnvSpec) -> str:
-    seen = ", ".join(f"{name} {array.shape}" for name, array in spec.observation.items())
-    return f"{seen} and {spec.action.size} {spec.action.kind} actions"
+def _difference(here: EnvSpec, run: EnvSpec) -> str:
+    """What two specs disagree on."""
+    ours, theirs = here.to_json(), run.to_json()
+    odd = [name for name in ours if ours[name] != theirs[name]]
+    return ", ".join(f"{name} is {ours[name]} here and {theirs[name]} there" for name in odd)
 
 
 def new_agent(config: RunConfig) -> Callable[[EnvSpec], Agent]:

@@ -8,7 +8,8 @@ import socket
 from dataclasses import dataclass
 
 from system.channel.memory import MemoryChannel
-from system.channel.protocol import PolicyChannel
+from system.channel.node_cache import NodeCache
+from system.channel.protocol import SAFE, PolicyChannel
 from system.channel.redis import RedisChannel
 from system.clock import Clock, SystemClock
 from system.control.memory import MemoryControl
@@ -19,11 +20,26 @@ from system.log.redis import RedisLog
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class RedisUrls:
+    """The servers of one run, by role; see `system.keys` for what lies where."""
+
+    control: str
+    """Notices, policies, leases, metrics, events, wishes."""
+    data: str = ""
+    """The Chunks; empty becomes the same server."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "data", self.data or self.control)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Place:
     """Where the processes of one run meet."""
 
     log: MemoryLog | RedisLog
     channel: PolicyChannel
+    safe: PolicyChannel
+    """Promoted policies, for robots."""
     control: Control
     clock: Clock
 
@@ -32,16 +48,26 @@ def memory_place() -> Place:
     """For one process."""
     clock = SystemClock()
     return Place(
-        log=MemoryLog(), channel=MemoryChannel(), control=MemoryControl(clock), clock=clock
+        log=MemoryLog(),
+        channel=MemoryChannel(),
+        safe=MemoryChannel(name=SAFE),
+        control=MemoryControl(clock),
+        clock=clock,
     )
 
 
-def redis_place(url: str, run_id: str) -> Place:
-    """For many; each process makes its own, connections are opened on first use."""
+def redis_place(urls: RedisUrls, run_id: str) -> Place:
+    """For many; each process makes its own, connections are opened on first use.
+
+    Raises:
+      UserError: a URL cannot be understood.
+    """
+    cache = NodeCache()
     return Place(
-        log=RedisLog(url=url, run=run_id),
-        channel=RedisChannel(url, run_id),
-        control=RedisControl(url, run_id),
+        log=RedisLog(url=urls.data, run=run_id, control_url=urls.control),
+        channel=RedisChannel(urls.control, run_id, cache=cache),
+        safe=RedisChannel(urls.control, run_id, name=SAFE, cache=cache),
+        control=RedisControl(urls.control, run_id),
         clock=SystemClock(),
     )
 

@@ -12,81 +12,119 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from actors.actor import Actor
+from actors.stacks import StackWatch
+from deploy.fleet import Order, Outcome
 from deploy.parts import build_actor, build_evaluator, build_learner
-from deploy.place import Place, redis_place
-from deploy.run_folder import RunRecord
+from deploy.place import Place
+from deploy.reconcile import EVALUATOR, LEARNER, Member
+from system.clock import Every
 from system.errors import Fenced, UserError
 from system.tick import Progress, Wait
 
 ACTOR_NICENESS = 5
 """Actors and evaluation yield to the learner, which is what all wait for."""
-
-
 DRAIN_TURN_S = 0.01
+PET_S = 1.0
+STUCK_SHARE = 0.8
+"""Of the time after which a silent process is killed: then it writes down where it is."""
 SETTLE_S = 2.0
 """How long a drained actor waits for the learner to make its last Chunks durable [s]."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
-    """How a process ended, when it ended in order."""
+class Process:
+    """One process of a fleet; a supervisor that takes over may ask for its end once more.
 
-    kind: str
-    """`finished`, `drained`, `fenced` or `refused` (a mistake of the user: restarting is vain)."""
-    text: str = ""
+    The calls that use it::
 
+        outcome = process.run()         # in one thread; blocks until the end
+        process.drain(final=False)      # from another
+    """
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Order:
-    """What a process is told; can be sent to another machine."""
-
-    record: RunRecord
-    folder: str
-    redis: str
-
-    def place(self) -> Place:
-        """Where it meets the others."""
-        return redis_place(self.redis, self.record.run_id)
-
-
-class ActorProcess:
-    """One actor slot."""
-
-    def __init__(self, order: Order, slot: int) -> None:
-        self._order, self._slot = order, slot
-        self._draining = threading.Event()
+    def __init__(self, order: Order, member: Member) -> None:
+        self._order, self._member = order, member
+        self._log_path = Path(order.folder) / "log"
+        self._watch: StackWatch | None = None
+        self._pet_due = Every(PET_S)
+        self._draining, self._over = threading.Event(), threading.Event()
         self._final = False
+        self._first = threading.Lock()
+        self._outcome = Outcome(kind="failed", text="it has not run")
 
     def run(self) -> Outcome:
-        """Acts until drained."""
-        os.nice(ACTOR_NICENESS)
-        torch.set_num_threads(self._order.record.config.actor.torch_threads)
-        torch.manual_seed(self._order.record.config.seed + 1 + self._slot)
-        return _outcome(self._run, self._order, f"actor-{self._slot}")
+        """Works until drained; called again, waits for the same end."""
+        if self._first.acquire(blocking=False):
+            self._outcome = self._guarded()
+            self._over.set()
+        self._over.wait()
+        return self._outcome
 
     def drain(self, *, final: bool) -> None:
-        """Asks it to seal and send what it has, and to exit; `final`: nobody reads it any more."""
+        """Asks it to finish; `final`: the run is over, so only the last policy counts."""
         self._final = final
         self._draining.set()
 
-    def _run(self) -> Outcome:
-        place = self._order.place()
-        actor = build_actor(self._order.record, self._slot, place)
+    def _work(self) -> Outcome:
+        raise NotImplementedError
+
+    def _turned(self, turn: Progress | Wait, place: Place) -> None:
+        """After every turn: it lives, and rests if there was nothing to do."""
+        if self._pet_due(place.clock.now()):
+            self._pet()
+        if isinstance(turn, Wait):
+            place.clock.sleep(turn.seconds)
+
+    def _pet(self) -> None:
+        if self._watch is not None:
+            self._watch.pet()
+
+    def _guarded(self) -> Outcome:
+        if self._log_path.is_dir():  # else on another machine than the run folder: Ray keeps it
+            _log_to(self._log_path / f"{self._member.file_name}.log")
+            lost_after_s = self._order.record.config.fleet.lost_after_s
+            path = self._log_path / f"{self._member.file_name}.stack"
+            self._watch = StackWatch(path, STUCK_SHARE * lost_after_s)
+        try:
+            return self._work()
+        except Fenced as error:
+            return Outcome(kind="fenced", text=str(error))
+        except UserError as error:
+            return Outcome(kind="refused", text=str(error))
+        except Exception as error:  # noqa: BLE001 - whatever ended it is the outcome
+            traceback.print_exc()
+            sys.stderr.flush()
+            return Outcome(kind="failed", text=f"{type(error).__name__}: {error}")
+        finally:
+            if self._watch is not None:
+                self._watch.close()
+
+
+class ActorProcess(Process):
+    """One actor slot. A drain seals and sends what it has, unless nobody reads it any more."""
+
+    def __init__(self, order: Order, slot: int) -> None:
+        super().__init__(order, Member("actor", slot))
+
+    def _work(self) -> Outcome:
+        os.nice(ACTOR_NICENESS)
+        torch.set_num_threads(self._order.record.config.actor.torch_threads)
+        slot = self._member.slot
+        torch.manual_seed(self._order.record.config.seed + 1 + slot)
+        place = self._order.place("actor")
+        actor = build_actor(self._order.record, slot, place, on_heartbeat=self._pet)
         try:
             while not self._draining.is_set():
-                _rest(actor.tick(), place)
-            self._drain(actor, place)
+                self._turned(actor.tick(), place)
+            self._flush(actor, place)
         finally:
             actor.close()
         return Outcome(kind="drained")
 
-    def _drain(self, actor: Actor, place: Place) -> None:
+    def _flush(self, actor: Actor, place: Place) -> None:
         """Until the store has everything; then a little longer, until all of it is durable."""
         while not self._final and actor.drain() != Progress("drained"):
             place.clock.sleep(DRAIN_TURN_S)
@@ -96,59 +134,43 @@ class ActorProcess:
             place.clock.sleep(DRAIN_TURN_S)
 
 
-class LearnerProcess:
-    """The learner."""
+class LearnerProcess(Process):
+    """The learner: until the frame limit or until drained; saves in both cases."""
 
     def __init__(self, order: Order) -> None:
-        self._order = order
-        self._draining = threading.Event()
+        super().__init__(order, LEARNER)
 
-    def run(self) -> Outcome:
-        """Learns until the frame limit or until drained; saves in both cases."""
-        return _outcome(self._run, self._order, "learner")
-
-    def drain(self, *, final: bool) -> None:
-        """Asks it to save and exit."""
-        self._draining.set()
-
-    def _run(self) -> Outcome:
-        place = self._order.place()
+    def _work(self) -> Outcome:
+        place = self._order.place("learner")
         learner = build_learner(self._order.record, Path(self._order.folder), place)
         while not (self._draining.is_set() or learner.finished):
-            _rest(learner.tick(), place)
+            self._turned(learner.tick(), place)
         learner.close()
         return Outcome(kind="finished" if learner.finished else "drained")
 
 
-class EvaluatorProcess:
-    """The evaluator."""
+class EvaluatorProcess(Process):
+    """The evaluator: until drained; a final drain measures the last policy first."""
 
     def __init__(self, order: Order) -> None:
-        self._order = order
-        self._draining = threading.Event()
-        self._final = False
+        super().__init__(order, EVALUATOR)
         self._interrupt: Callable[[], None] = lambda: None
-
-    def run(self) -> Outcome:
-        """Measures policies until drained."""
-        os.nice(ACTOR_NICENESS)
-        torch.set_num_threads(1)
-        return _outcome(self._run, self._order, "evaluator")
 
     def drain(self, *, final: bool) -> None:
         """Asks it to exit; with `final`, after it has measured the last policy."""
-        self._final = final
         # Before `set`: the last evaluation, which follows it, must not be the one interrupted.
         self._interrupt()
-        self._draining.set()
+        super().drain(final=final)
 
-    def _run(self) -> Outcome:
-        place = self._order.place()
+    def _work(self) -> Outcome:
+        os.nice(ACTOR_NICENESS)
+        torch.set_num_threads(1)
+        place = self._order.place("evaluator")
         evaluator = build_evaluator(self._order.record, Path(self._order.folder), place)
         self._interrupt = evaluator.interrupt
         try:
             while not self._draining.is_set():
-                _rest(evaluator.tick(), place)
+                self._turned(evaluator.tick(), place)
             if self._final:
                 evaluator.finish()
         finally:
@@ -156,32 +178,10 @@ class EvaluatorProcess:
         return Outcome(kind="drained")
 
 
-def _rest(turn: Progress | Wait, place: Place) -> None:
-    if isinstance(turn, Wait):
-        place.clock.sleep(turn.seconds)
-
-
-def _outcome(run: Callable[[], Outcome], order: Order, name: str) -> Outcome:
-    """Turns what no restart can mend, or what is no failure, into an outcome."""
-    _log_to(Path(order.folder) / "log", name)
-    try:
-        return run()
-    except Fenced as error:
-        return Outcome(kind="fenced", text=str(error))
-    except UserError as error:
-        return Outcome(kind="refused", text=str(error))
-    except Exception:
-        traceback.print_exc()
-        sys.stderr.flush()
-        raise
-
-
-def _log_to(folder: Path, name: str) -> None:
+def _log_to(path: Path) -> None:
     """What this process says, and its last words, go to a file of the run."""
-    if not folder.is_dir():
-        return  # on another machine than the run folder: Ray keeps it
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-    descriptor = os.open(folder / f"{name}.log", flags, 0o644)
+    descriptor = os.open(path, flags, 0o644)
     for stream in (1, 2):
         os.dup2(descriptor, stream)
     os.close(descriptor)

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple, TypeAlias
 
+KILL_AGAIN_S = 20.0
+"""How long an end may take to be confirmed before the kill is repeated [s]."""
 STABLE_S = 60.0
 """A member that lived so long has not failed in a row with the next failure [s]."""
 
@@ -32,6 +34,11 @@ class Member(NamedTuple):
     def __str__(self) -> str:
         return f"{self.role} {self.slot}" if self.role == "actor" else self.role
 
+    @property
+    def file_name(self) -> str:
+        """Begins the names of its files in the run's `log/`."""
+        return str(self).replace(" ", "-")
+
 
 LEARNER = Member("learner", 0)
 EVALUATOR = Member("evaluator", 0)
@@ -44,6 +51,8 @@ class Phase(Enum):
     """Never started, or ended in order."""
     ALIVE = "alive"
     DRAINING = "draining"
+    KILLED = "killed"
+    """Ended by us; its end is not confirmed yet."""
     FAILED = "failed"
 
 
@@ -167,6 +176,8 @@ def _for_unwanted(member: Member, seen: Observed, now_s: float, rules: Rules) ->
 def _when_overdue(member: Member, seen: Observed, now_s: float, rules: Rules) -> list[Action]:
     if seen.phase is Phase.DRAINING and now_s - seen.since_s > rules.grace_s:
         return [Kill(member, f"not drained within {rules.grace_s:g} s")]
+    if seen.phase is Phase.KILLED and now_s - seen.since_s > KILL_AGAIN_S:
+        return [Kill(member, f"still there {KILL_AGAIN_S:g} s after it was killed")]
     return []
 
 

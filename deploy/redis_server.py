@@ -28,8 +28,8 @@ from system.clock import Clock, SystemClock
 from system.errors import DreamfleetError, RunError, UserError
 from system.redis_client import as_bytes, connect
 
-MAX_SOCKET_CHARS = 100
-"""Linux allows 107 and macOS 103 in the path of a unix socket."""
+MAX_SOCKET_BYTES = 100
+"""Linux allows 107 and macOS 103 in the path of a unix socket [bytes]."""
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 10.0
 
@@ -113,8 +113,8 @@ class EmbeddedRedis:
           UserError: no server program on this machine.
           RunError: it does not come up; the message ends with its log.
         """
-        _private_folder(self.folder)
-        _private_folder(self._socket.parent)
+        private_folder(self.folder)
+        private_folder(self._socket.parent)
         if self.alive():
             self._write_pid()
             return
@@ -147,6 +147,9 @@ class EmbeddedRedis:
                 break
         self.pid_path.unlink(missing_ok=True)
         self._socket.unlink(missing_ok=True)
+        if self._socket.parent != self.folder:
+            with contextlib.suppress(OSError):
+                self._socket.parent.rmdir()
 
     def restart(self) -> None:
         """Stops what runs, if anything does, and starts again on the same files."""
@@ -215,14 +218,14 @@ class EmbeddedRedis:
 
 def _socket_path(folder: Path) -> Path:
     """In the folder; if that is too long for a unix socket, at a short place derived from it."""
-    inside = folder / "redis.sock"
-    if len(str(inside)) <= MAX_SOCKET_CHARS:
-        return inside
-    name = hashlib.sha256(str(folder).encode()).hexdigest()[:12]
-    return Path(tempfile.gettempdir()) / f"dreamfleet-{os.getuid()}-{name}" / "redis.sock"
+    name = f"dreamfleet-{os.getuid()}-{hashlib.sha256(bytes(folder)).hexdigest()[:12]}"
+    for place in (folder, Path(tempfile.gettempdir()) / name, Path("/tmp") / name):
+        if len(bytes(place / "redis.sock")) <= MAX_SOCKET_BYTES:
+            return place / "redis.sock"
+    raise AssertionError("/tmp is short")
 
 
-def _private_folder(folder: Path) -> None:
+def private_folder(folder: Path) -> None:
     """Makes the folder for this user alone; refuses one that somebody else prepared."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     facts = folder.lstat()

@@ -5,9 +5,11 @@
     config.json     complete config, environment spec, versions, hardware; written once
     metrics.jsonl   one JSON object a line, each with time_s, frames, updates
     control.json    where the processes of this run meet, for `status`, `scale`, `stop`
+    end.json        how it ended, if it did
     checkpoints/ replay/ redis/ log/ curve.png
 
-Whoever drives the run holds `.lock` (flock), so two drivers never share a folder.
+Whoever drives the run holds `.lock` (flock), so two drivers never share a folder; the process that
+keeps its Ray open holds `.head`, a terminal that puts both in place `.starting`.
 """
 
 from __future__ import annotations
@@ -15,28 +17,26 @@ from __future__ import annotations
 import contextlib
 import datetime
 import fcntl
-import json
 import os
-import platform
 import re
 import secrets
-import shutil
 import socket
-import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from deploy.config import RunConfig
-from deploy.files import read_lines, write_json
+from deploy.files import read_json, read_lines, write_json
+from deploy.provenance import provenance
 from system.config import from_json, to_json
 from system.errors import ConfigError, RunError, nearest
 from system.specs import EnvSpec
 
 RUNS = "runs"
-FORMAT = 1
+LOCK_ATTEMPTS = 10
+LOCK_PAUSE_S = 0.05
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,12 +45,24 @@ class ControlFile:
 
     runner: str
     redis: str
-    """URL of its Redis; empty with `runner=local`."""
+    """URL of its control Redis; empty with `runner=local`."""
     host: str
     pid: int
     """Process that drives it."""
     started_s: float
     """Wall-clock time of the start [s]."""
+    redis_data: str = ""
+    """URL of the Redis of its Chunks; empty: the same."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class End:
+    """How a run came to rest."""
+
+    how: str
+    """`finished`, `stopped` or `failed`."""
+    text: str = ""
+    """Why it failed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,6 +94,7 @@ class RunFolder:
         self.redis_path = path / "redis"
         self._config_path = path / "config.json"
         self._control_path = path / "control.json"
+        self._end_path = path / "end.json"
 
     @classmethod
     def create(cls, where: Path, config: RunConfig, spec: EnvSpec) -> RunFolder:
@@ -95,7 +108,10 @@ class RunFolder:
         folder.path.mkdir(parents=True, exist_ok=True)
         folder.log_path.mkdir()
         run_id = f"{config.run}-{secrets.token_hex(4)}"
-        write_json(folder._config_path, _describe(config, spec, run_id))
+        write_json(
+            folder._config_path,
+            {**provenance(), "run_id": run_id, "config": to_json(config), "spec": spec.to_json()},
+        )
         return folder
 
     @classmethod
@@ -127,12 +143,12 @@ class RunFolder:
           RunError: it cannot be read.
           ConfigError: it was written by another version of dreamfleet.
         """
-        data = _read_json(self._config_path)
+        data = read_json(self._config_path)
         try:
             return RunRecord(
                 config=from_json(RunConfig, data["config"]),
                 spec=EnvSpec.from_json(data["spec"]),
-                run_id=data["run_id"],
+                run_id=_run_id(data["run_id"]),
             )
         except KeyError as error:
             raise RunError(f"{self._config_path} misses {error}; the run is not usable") from error
@@ -143,7 +159,7 @@ class RunFolder:
 
     def extend(self, frames: int) -> None:
         """Moves the frame limit of an existing run."""
-        data = _read_json(self._config_path)
+        data = read_json(self._config_path)
         record = self.record()
         data["config"] = to_json(replace(record.config, frames=frames))
         write_json(self._config_path, data)
@@ -155,32 +171,65 @@ class RunFolder:
         Raises:
           RunError: another process drives it.
         """
-        with (self.path / ".lock").open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise RunError(
-                    f"run {self.name!r} is in use{self._by_whom()}; look with: dreamfleet status "
-                    f"--run {self.name}, end it with: dreamfleet stop --run {self.name}"
-                ) from None
-            # It names the driver before us, whose process id may be anybody's by now.
+        with self._flock(".lock"):
+            # They tell of the driver before us, whose process id may be anybody's by now.
             self._control_path.unlink(missing_ok=True)
+            self._end_path.unlink(missing_ok=True)
             yield
 
-    def in_use(self) -> bool:
-        """Whether a driver holds the run."""
-        with (self.path / ".lock").open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except OSError:
-                return True
-            return False
+    @contextlib.contextmanager
+    def starting(self) -> Iterator[None]:
+        """Held by a terminal that starts the run. Raises RunError if it goes on already."""
+        with self._flock(".starting"):
+            if self.in_use():
+                raise RunError(self._in_use())
+            self._end_path.unlink(missing_ok=True)
+            yield
 
-    def write_control(self, runner: str, redis: str, started_s: float) -> None:
+    @contextlib.contextmanager
+    def held_by_head(self) -> Iterator[None]:
+        """Held by the process that keeps Ray open; its process id can be asked for meanwhile."""
+        with self._flock(".head") as file:
+            file.truncate(0)
+            file.write(f"{os.getpid()}\n")
+            file.flush()
+            yield
+
+    def is_driven(self) -> bool:
+        """Whether a driver holds the run at this moment; a supervisor may just be restarting."""
+        return self._is_held(".lock")
+
+    def has_head(self) -> bool:
+        """Whether the run keeps a Ray cluster of its own open."""
+        return self._is_held(".head")
+
+    def head_pid(self) -> int | None:
+        """Process that keeps Ray open; None if there is none."""
+        if not self.has_head():
+            return None
+        text = (self.path / ".head").read_text().strip()
+        return int(text) if text.isdigit() else None
+
+    def in_use(self) -> bool:
+        """Whether the run is going on."""
+        return self.is_driven() or self.has_head()
+
+    def write_end(self, end: End) -> None:
+        """Tells how the run came to rest."""
+        write_json(self._end_path, asdict(end))
+
+    def end(self) -> End | None:
+        """How the run came to rest; None while it goes on, or if nobody could tell."""
+        return from_json(End, read_json(self._end_path)) if self._end_path.exists() else None
+
+    def write_control(
+        self, runner: str, redis: str, started_s: float, *, redis_data: str = ""
+    ) -> None:
         """Tells other terminals where this run is controlled."""
         control = ControlFile(
             runner=runner,
             redis=redis,
+            redis_data=redis_data,
             host=socket.gethostname(),
             pid=os.getpid(),
             started_s=started_s,
@@ -191,15 +240,47 @@ class RunFolder:
         """Where the run is, or was last, controlled."""
         if not self._control_path.exists():
             return None
-        return ControlFile(**_read_json(self._control_path))
+        return from_json(ControlFile, read_json(self._control_path))
 
     def metrics(self) -> list[dict[str, Any]]:
         """Every line of `metrics.jsonl`, oldest first."""
         return read_lines(self.metrics_path)
 
-    def _by_whom(self) -> str:
+    @contextlib.contextmanager
+    def _flock(self, name: str) -> Iterator[IO[str]]:
+        with (self.path / name).open("a") as file:
+            # Whoever only looks holds it too, for a moment.
+            for attempt in range(LOCK_ATTEMPTS):
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except OSError:
+                    if attempt == LOCK_ATTEMPTS - 1:
+                        raise RunError(self._in_use()) from None
+                    time.sleep(LOCK_PAUSE_S)
+            yield file
+
+    def _is_held(self, name: str) -> bool:
+        with (self.path / name).open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError:
+                return True
+            return False
+
+    def _in_use(self) -> str:
         control = self.control()
-        return f" by process {control.pid} on {control.host}" if control else ""
+        by_whom = f" by process {control.pid} on {control.host}" if control else ""
+        return (
+            f"run {self.name!r} is in use{by_whom}; look with: dreamfleet status --run "
+            f"{self.name}, end it with: dreamfleet stop --run {self.name}"
+        )
+
+
+def _run_id(value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise ConfigError("run_id must be text")
+    return value
 
 
 def list_runs(where: Path) -> list[str]:
@@ -216,62 +297,3 @@ def default_name(where: Path, env: str, today: datetime.date) -> str:
         number += 1
         name = f"{base}-{number}"
     return name
-
-
-def _describe(config: RunConfig, spec: EnvSpec, run_id: str) -> dict[str, Any]:
-    return {
-        "format": FORMAT,
-        "run_id": run_id,
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "dreamfleet": version(),
-        "git": _git_commit(),
-        "hardware": _hardware(),
-        "config": to_json(config),
-        "spec": spec.to_json(),
-    }
-
-
-def version() -> str:
-    """Version of the installed distribution."""
-    try:
-        return metadata.version("dreamfleet")
-    except metadata.PackageNotFoundError:
-        return "not installed"
-
-
-def _git_commit() -> dict[str, Any] | None:
-    """Commit of the code that runs, if it runs from a checkout."""
-    git, here = shutil.which("git"), Path(__file__).parent
-    if git is None or not (here.parent / ".git").exists():
-        return None
-    commands = ("rev-parse", "HEAD"), ("status", "--porcelain", "--untracked-files=no")
-    outputs = []
-    for command in commands:
-        answer = subprocess.run([git, "-C", here, *command], capture_output=True, text=True)
-        if answer.returncode:
-            return None
-        outputs.append(answer.stdout.strip())
-    return {"commit": outputs[0], "dirty": bool(outputs[1])}
-
-
-def _hardware() -> dict[str, Any]:
-    return {
-        "host": socket.gethostname(),
-        "machine": platform.machine(),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "cpus": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-    }
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise RunError(f"{path} cannot be read: {error}") from error
-    if not isinstance(data, dict):
-        raise RunError(f"{path} is not a JSON object")
-    return data

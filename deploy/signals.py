@@ -1,4 +1,7 @@
-"""Ctrl-C and SIGTERM: the first one asks to stop in order, the second one insists."""
+"""Ctrl-C and SIGTERM: the first one asks to stop in order, the second one insists.
+
+A closed terminal (SIGHUP) is no wish to stop where the run goes on without it.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,10 @@ class Forced(BaseException):
     """The user insisted; nothing may be waited for."""
 
 
+class Detached(BaseException):
+    """The terminal is gone; what it watched goes on."""
+
+
 class Interrupts:
     """Counts signals while it is entered.
 
@@ -25,10 +32,12 @@ class Interrupts:
 
     Raises:
       Forced: from wherever the program is, on the second signal.
+      Detached: the same, on a hang-up, if `hangup_detaches`.
     """
 
-    def __init__(self, on_first: Callable[[], None]) -> None:
+    def __init__(self, on_first: Callable[[], None], *, hangup_detaches: bool = False) -> None:
         self.stopping = False
+        self._hangup_detaches = hangup_detaches
         self._on_first = on_first
         self._before: dict[signal.Signals, Any] = {}
 
@@ -47,6 +56,8 @@ class Interrupts:
             signal.signal(number, handler)
 
     def _caught(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGHUP and self._hangup_detaches:
+            raise Detached
         if self.stopping:
             raise Forced
         self.stopping = True

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from deploy.actors_status import ActorsStatus, actors_of
 from deploy.run_folder import RunRecord
-from system.control.protocol import Control, Event
+from system.control.protocol import Control, Lease, ProcessMetrics
 
-_PENDING = {"actor_pending", "actor_died", "actor_restarted", "actor_killed"}
+SUPERVISOR = "supervisor"
 
 
 class MetricsTail:
@@ -53,23 +54,15 @@ class MetricsTail:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ActorsStatus:
-    """Actor slots: as wished, alive, and missing with the reason."""
-
-    desired: int = 0
-    running: int = 0
-    pending: int = 0
-    reasons: dict[str, str] = field(default_factory=dict)
-    """slot -> why it is pending."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Status:
     """One moment of one run. None: not known yet."""
 
     run: str
     alive: bool
     """Whether somebody drives the run now."""
+    ended: str = ""
+    """`finished`, `stopped`, `failed: why`, or `lost`: it began, and nobody recorded its end. Empty
+    while it runs and before it began."""
     frames: int
     frames_limit: int
     updates: int
@@ -87,12 +80,18 @@ class Status:
     doing: dict[str, str] = field(default_factory=dict)
     """process -> what it is doing."""
 
+    @property
+    def phase(self) -> str:
+        """One word or two for people."""
+        return "running" if self.alive else self.ended or "not running"
+
     def to_json(self) -> dict[str, Any]:
         """As `status --json` prints it."""
         actors = self.actors
         return {
             "run": self.run,
             "alive": self.alive,
+            "ended": self.ended,
             "frames": self.frames,
             "frames_limit": self.frames_limit,
             "updates": self.updates,
@@ -101,8 +100,10 @@ class Status:
             "actors": {
                 "desired": actors.desired,
                 "running": actors.running,
+                "starting": actors.starting,
                 "pending": actors.pending,
                 "reasons": actors.reasons,
+                "own": actors.own,
             },
             "return_mean": self.return_mean,
             "acting_return_mean": self.acting_return_mean,
@@ -114,7 +115,12 @@ class Status:
 
 
 def status_of(
-    record: RunRecord, values: dict[str, Any], control: Control | None, *, alive: bool
+    record: RunRecord,
+    values: dict[str, Any],
+    control: Control | None,
+    *,
+    alive: bool,
+    ended: str = "",
 ) -> Status:
     """Puts together what the folder's metrics and control say.
 
@@ -123,6 +129,7 @@ def status_of(
       values: merged metrics, see `MetricsTail`.
       control: None for a run that nobody drives, or that cannot be asked.
       alive: whether somebody drives it.
+      ended: how it came to rest, see `Status`.
 
     Raises:
       Unavailable: control cannot be reached.
@@ -131,6 +138,7 @@ def status_of(
     return Status(
         run=record.config.run,
         alive=alive,
+        ended="" if alive else ended,
         frames=int(values.get("frames", 0)),
         frames_limit=record.config.frames,
         updates=int(values.get("updates", 0)),
@@ -154,17 +162,8 @@ def _fleet(
 ) -> tuple[list[dict[str, float]], ActorsStatus, dict[str, str]]:
     if control is None:
         return [], ActorsStatus(desired=record.config.fleet.actors), {}
-    desired = control.desired()
     leases = control.leases()
-    running = {lease.slot for lease in leases if lease.role == "actor"}
-    missing = [slot for slot in range(desired.actors) if slot not in running]
-    told = _last_words(control.events(last=50)) if missing else {}
-    actors = ActorsStatus(
-        desired=desired.actors,
-        running=len(running),
-        pending=len(missing),
-        reasons={str(slot): told.get(slot, "starting") for slot in missing},
-    )
+    actors = actors_of(control, leases)
     numbers = [one.values for one in control.metrics() if one.role == "actor"]
     doing = {
         f"{lease.role} {lease.slot}" if lease.role == "actor" else lease.role: lease.doing
@@ -173,9 +172,24 @@ def _fleet(
     return numbers, actors, doing
 
 
-def _last_words(events: list[Event]) -> dict[int, str]:
-    """Slot -> the newest event that explains why its actor is not there."""
-    return {event.slot: event.text for event in events if event.kind in _PENDING}
+def is_supervised(leases: list[Lease]) -> bool:
+    """Whether somebody drives the run these leases are of."""
+    return any(lease.role == SUPERVISOR for lease in leases)
+
+
+def newest_numbers(metrics: list[ProcessMetrics]) -> dict[str, float]:
+    """What `MetricsTail` reads from a folder, from what learner and evaluator told control."""
+    numbers: dict[str, float] = {}
+    for one in metrics:
+        if one.role in ("learner", "evaluator"):
+            numbers.update(one.values)
+    plain = {
+        "frames": "learner/frames",
+        "updates": "learner/updates",
+        "time_s": "learner/elapsed_s",
+    }
+    numbers.update({name: numbers[long] for name, long in plain.items() if long in numbers})
+    return numbers
 
 
 def _mean(numbers: list[dict[str, float]], name: str) -> float | None:

@@ -5,8 +5,8 @@
     control.desired ----> wanted --\
     fleet.ended, leases -> observed -- reconcile --> fleet.start / drain / kill, events
 
-One supervisor decides; Ray's own restarts are off. It lives in the driver: if that dies, so do its
-Ray processes, and `dreamfleet resume` goes on from the run's folder.
+One supervisor decides; Ray's own restarts are off. It keeps nothing that cannot be found again:
+after its death another one adopts the processes and reads the wish.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from deploy.config import FleetConfig
-from deploy.fleet import SupervisorSeams
-from deploy.processes import Outcome
+from deploy.fleet import Outcome, SupervisorSeams
 from deploy.reconcile import (
     EVALUATOR,
     LEARNER,
@@ -75,22 +74,36 @@ class Supervisor:
         rules: Rules,
         *,
         who: str,
-        on_event: Callable[[Event], None] = lambda _: None,
+        actors: int,
+        stack_of: Callable[[Member], str] = lambda _: "",
     ) -> None:
+        """Adopts what a supervisor before this one left running.
+
+        Args:
+          seams: what it looks at and acts on.
+          rules: its patience.
+          who: this process, for people.
+          actors: how many to start if nobody has wished for a number.
+          stack_of: where a member that fell silent is stuck, if that is known; asked once.
+        """
         self._fleet, self._control, self._clock = seams.fleet, seams.control, seams.clock
         self._server, self._rules = seams.server, rules
-        self._who, self._on_event = who, on_event
+        self._who, self._stack_of = who, stack_of
         self._observed: dict[Member, Observed] = {}
         self._holders: dict[Member, str] = {}
         self._dead: set[str] = set()
         self._pending: dict[Member, str] = {}
         self._untold: list[Event] = []
-        self._desired = Desired()
+        self._desired = Desired(actors=actors)
         self._look_due, self._stopping = Every(LOOK_S), False
         self.finished = False
         """Whether the learner reached its frame limit."""
         self.failure = ""
         """Why the run was given up; empty if it was not."""
+        now_s = self._clock.now()
+        for member in self._fleet.adopt():
+            self._observed[member] = Observed(phase=Phase.ALIVE, since_s=now_s)
+            self._tell(member.role, member.slot, "adopted", f"{member}, by a new supervisor")
 
     @property
     def ended(self) -> bool:
@@ -106,13 +119,15 @@ class Supervisor:
         """Whether the fleet drains because somebody asked it to."""
         return self._stopping
 
-    def pending(self) -> dict[Member, str]:
-        """Members that are wanted and show no sign of life, each with the reason."""
-        return dict(self._pending)
-
     def stop(self) -> None:
         """Drain, save, exit; works while Redis is away."""
         self._stopping = True
+
+    def leave(self) -> None:
+        """Tells what is untold, and gives the lease back. Raises Unavailable."""
+        for event in self._untold:
+            self._control.record(event)
+        self._control.release("supervisor", 0)
 
     def tick(self) -> None:
         """One turn: look, decide, act."""
@@ -123,7 +138,9 @@ class Supervisor:
         for member, how in self._fleet.ended().items():
             self._note_end(member, how, now_s)
         if not self.failure or self._stopping:
-            for action in reconcile(self._wanted(), self._observed, now_s, self._rules):
+            wanted = self._wanted()
+            self._fleet.ask_for(wanted.members)
+            for action in reconcile(wanted, self._observed, now_s, self._rules):
                 self._act(action, now_s)
         self._explain(now_s)
 
@@ -169,14 +186,15 @@ class Supervisor:
                 if seen.seen_s is not None:
                     self._observed[member] = replace(seen, seen_s=now_s)
             return
+        self._dead &= {lease.who for lease in leases}
         for lease in leases:
             self._note_lease(Member(lease.role, lease.slot), lease, now_s)
 
     def _remembered(self, desired: Desired) -> Desired:
         """What is wished. A wiped store has forgotten it (generation 0): we have not."""
-        if desired.generation == 0 and self._desired.generation > 0:
-            return self._control.change_desired(actors=self._desired.actors)
-        return desired
+        if desired.generation > 0:
+            return desired
+        return self._control.change_desired(actors=self._desired.actors)
 
     def _note_lease(self, member: Member, lease: Lease, now_s: float) -> None:
         seen = self._observed.get(member)
@@ -185,10 +203,10 @@ class Supervisor:
         self._holders[member] = lease.who
         self._observed[member] = replace(seen, seen_s=now_s)
 
-    def _note_end(self, member: Member, how: Outcome | str, now_s: float) -> None:
+    def _note_end(self, member: Member, how: Outcome, now_s: float) -> None:
         seen = self._observed.get(member, Observed())
         self._dead.add(self._holders.pop(member, ""))
-        kind, text = (how.kind, how.text) if isinstance(how, Outcome) else ("failed", how)
+        kind, text = how.kind, how.text
         if kind == "refused" or (kind == "fenced" and member == LEARNER):
             self._observed[member] = Observed(phase=Phase.FAILED, since_s=now_s, reason=text)
             self._give_up(
@@ -234,8 +252,12 @@ class Supervisor:
                 last_s = FINAL_EVALUATION_S if final and member == EVALUATOR else 0.0
                 self._observed[member] = replace(seen, phase=Phase.DRAINING, since_s=now_s + last_s)
             case Kill(reason=reason):
+                if stack := self._stack_of(member):
+                    reason = f"{reason}; it was at\n{stack}"
                 self._fleet.kill(member)
-                self._observed[member] = replace(seen, reason=reason)
+                self._observed[member] = replace(
+                    seen, phase=Phase.KILLED, since_s=now_s, reason=reason
+                )
                 self._tell(member.role, member.slot, f"{member.role}_killed", f"{member}: {reason}")
 
     def _explain(self, now_s: float) -> None:
@@ -269,5 +291,4 @@ class Supervisor:
 
     def _tell(self, role: str, slot: int, kind: str, text: str) -> None:
         event = Event(time_s=self._clock.wall(), role=role, slot=slot, kind=kind, text=text)
-        self._on_event(event)
         self._untold.append(event)

@@ -12,6 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from deploy.actors_status import ActorsStatus
 from deploy.status import Status
 from system.clock import Clock, Every
 from system.control.protocol import Event
@@ -19,6 +20,8 @@ from system.control.protocol import Event
 DRAW_S = 0.5
 LINE_S = 10.0
 RATE_WINDOW_S = 60.0
+MOST_SLOTS = 8
+"""So many slots are named in a line."""
 
 
 class Eta:
@@ -48,10 +51,11 @@ class View:
                 view.show(status)
     """
 
-    def __init__(self, console: Console, clock: Clock) -> None:
+    def __init__(self, console: Console, clock: Clock, *, draw_s: float = DRAW_S) -> None:
+        """`draw_s`: time between two panels on a terminal [s]."""
         self._console, self._clock = console, clock
         self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
-        self._due = Every(DRAW_S if self._live else LINE_S)
+        self._due = Every(draw_s if self._live else LINE_S)
         self._eta = Eta()
         self._note = ""
 
@@ -83,18 +87,24 @@ class View:
             self.say(plain_line(status, eta_s))
 
     def tell(self, event: Event) -> None:
-        """Prints what happened."""
-        self.say(f"{event.kind}: {event.text}")
+        """Prints what happened, in a line; the rest is in the events."""
+        first, *rest = event.text.splitlines() or [""]
+        self.say(f"{event.kind}: {first}" + (" ..." if rest else ""))
 
     def note(self, text: str) -> None:
-        """A line that stays under the panel."""
-        self._note = text
-        if not self._live:
+        """A line that stays under the panel; an empty one takes it away."""
+        if text and text != self._note and not self._live:
             self.say(text)
+        self._note = text
 
     def say(self, text: str) -> None:
         """Prints one line, above the panel if there is one."""
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        say(self._console, text)
+
+
+def say(console: Console, text: str) -> None:
+    """Prints one line as it is."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def plain_line(status: Status, eta_s: float | None) -> str:
@@ -128,11 +138,25 @@ def panel(status: Status, eta_s: float | None, note: str) -> Panel:
     # In a table: a bare bar would not end its line.
     bar = Table.grid(expand=True)
     bar.add_row(ProgressBar(total=limit, completed=status.frames, pulse=limit is None))
-    below = [Text(f"actor {slot} pending: {reason}", style="yellow")
-             for slot, reason in status.actors.reasons.items()]  # fmt: skip
+    below = [Text(line, style="yellow") for line in pending_lines(status.actors)]
     if note:
         below.append(Text(note, style="bold yellow"))
-    return Panel(Group(bar, table, *below), title=f"dreamfleet · {status.run}", title_align="left")
+    title = f"dreamfleet · {status.run}" + ("" if status.alive else f" ({status.phase})")
+    return Panel(Group(bar, table, *below), title=Text(title), title_align="left")
+
+
+def pending_lines(actors: ActorsStatus) -> list[str]:
+    """Why slots are pending, one line for each reason: of many slots it is mostly one."""
+    slots: dict[str, list[str]] = {}
+    for slot, reason in actors.reasons.items():
+        slots.setdefault(reason, []).append(slot)
+    lines = []
+    for reason, those in slots.items():
+        some = ", ".join(those[:MOST_SLOTS]) + (", ..." if len(those) > MOST_SLOTS else "")
+        one = len(those) == 1
+        lines.append(f"actor {some} pending: {reason}" if one
+                     else f"{len(those)} actors ({some}) pending: {reason}")  # fmt: skip
+    return lines
 
 
 def _rows(status: Status, eta_s: float | None) -> list[tuple[str, str, str, str]]:
@@ -140,7 +164,9 @@ def _rows(status: Status, eta_s: float | None) -> list[tuple[str, str, str, str]
     frames = f"{status.frames:,}" + (f" of {status.frames_limit:,}" if status.frames_limit else "")
     ratio = f"{number(replay.get('ratio'), '.1f')} of {number(replay.get('ratio_target'), '.0f')}"
     fleet = f"{actors.running} running of {actors.desired}"
-    fleet += f", {actors.pending} pending" if actors.pending else ""
+    for number_of, word in ((actors.starting, "starting"), (actors.pending, "pending"),
+                            (actors.own, "own")):  # fmt: skip
+        fleet += f", {number_of} {word}" if number_of else ""
     policy = f"{number(status.policy_version, 'd')}, {number(status.policy_age_s, '.1f')} s old"
     return [
         ("frames", frames, "return (evaluated)", number(status.return_mean, ".1f")),

@@ -1,159 +1,184 @@
-"""The fleet on Ray: each process is a Ray actor; they meet in Redis; Ray restarts none of them.
+"""The fleet on Ray: each process is a detached Ray actor; they meet in Redis; Ray restarts none.
 
 ::
 
-    driver: supervisor + terminal          start / drain / kill
-       |-- LearnerProcess                  pinned to the driver's machine (it writes the run folder)
-       |-- EvaluatorProcess                pinned too
-       `-- ActorProcess 0 .. N-1           anywhere, if Redis can be reached from there
+    supervisor (detached too, the only one that Ray restarts)      start / drain / kill
+       |-- LearnerProcess       on the supervisor's machine (it writes the run folder)
+       |-- EvaluatorProcess     there too
+       `-- ActorProcess 0 .. N-1      anywhere, if Redis can be reached from there
+
+A process is named `role:slot:birth` in a namespace of its run: so a new supervisor finds it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
-import os
-from collections.abc import Iterator
-from typing import Any
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from deploy.config import FleetConfig
-from deploy.processes import ActorProcess, EvaluatorProcess, LearnerProcess, Order, Outcome
+from deploy.fleet import Order, Outcome
 from deploy.reconcile import LEARNER, Member
 from deploy.run_folder import RunFolder
-from system.errors import ConfigError, RunError
+from system.clock import Every
+from system.errors import ConfigError
 
-LOCAL = "127.0.0.1"
-OBJECT_STORE_BYTES = 100 * 1024**2
-"""Nothing large passes through Ray: only orders and outcomes [bytes]."""
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-"""So many processes as cores, one thread each; torch_threads of a config overrides it."""
+if TYPE_CHECKING:
+    from deploy.processes import Process
+
+CALLS_AT_ONCE = 8
+"""One runs, one drains, and a supervisor that took over asks how it ends."""
+REASON_S = 1.0
+"""How long a reason why a process is pending is kept: each costs Ray two questions [s]."""
 
 
-@contextlib.contextmanager
-def ray_session() -> Iterator[None]:
-    """Joins the cluster of RAY_ADDRESS, or starts one on this machine for as long as it is used.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Running:
+    """One process as Ray knows it."""
 
-    Raises:
-      RunError: Ray does not start, or its cluster cannot be reached.
-    """
-    # Read when Ray starts. Its workers are nice 15 by default: then the learner yields to all.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_worker_niceness", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    import ray
-
-    common: dict[str, Any] = {
-        "log_to_driver": False,
-        "logging_level": logging.ERROR,
-        "runtime_env": {"env_vars": ONE_THREAD},
-    }
-    address = os.environ.get("RAY_ADDRESS")
-    try:
-        if address:
-            ray.init(address=address, **common)
-        else:
-            ray.init(
-                address="local",
-                num_cpus=os.cpu_count(),
-                include_dashboard=False,
-                object_store_memory=OBJECT_STORE_BYTES,
-                _node_ip_address=LOCAL,
-                **common,
-            )
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-        where = f"the cluster at {address}" if address else "a cluster on this machine"
-        raise RunError(
-            f"Ray cannot reach {where}: {error}; look with: dreamfleet doctor, or do without: "
-            "--runner local"
-        ) from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    handle: Any
+    placed: Any
+    """Future: it is on a machine."""
+    end: Any
+    """Future: its Outcome."""
 
 
 class RayFleet:
-    """Implements `deploy.supervisor.Fleet` within a `ray_session`."""
+    """Implements `deploy.fleet.Fleet` within a Ray session."""
 
-    def __init__(self, order: Order, *, redis_is_embedded: bool) -> None:
+    def __init__(self, order: Order, *, bound_to_here: bool) -> None:
+        """`bound_to_here`: actors stay on this machine, since only from here Redis is reached."""
         import ray
 
         self._ray = ray
         self._order = order
         self._config: FleetConfig = order.record.config.fleet
-        self._embedded = redis_is_embedded
-        self._handles: dict[Member, Any] = {}
-        self._runs: dict[Any, Member] = {}
-        self._placed: dict[Member, Any] = {}
+        self._bound = bound_to_here
+        self._running: dict[Member, _Running] = {}
+        self._reasons: dict[Member, str] = {}
+        self._reasons_due = Every(REASON_S)
+        self._asked: tuple[Member, ...] = ()
+
+    def adopt(self) -> Sequence[Member]:
+        """Takes over what an earlier supervisor started; of two for one place the younger."""
+        for name in sorted(self._ray.util.list_named_actors(), key=_birth):
+            role, slot, _ = _parsed(name)
+            if role == "supervisor":
+                continue
+            member = Member(role, slot)
+            with contextlib.suppress(ValueError):  # it ended meanwhile
+                handle = self._ray.get_actor(name)
+                if member in self._running:
+                    self._end(self._running[member].handle)
+                self._note(member, handle)
+        return list(self._running)
 
     def start(self, member: Member) -> None:
         """Starts a process; returns at once."""
         kind, arguments = _process_class(member)
-        options = self._options(member)
-        handle = self._ray.remote(kind).options(**options).remote(self._order, *arguments)
-        self._handles[member] = handle
-        self._placed[member] = handle.__ray_ready__.remote()
-        self._runs[handle.run.remote()] = member
+        name = f"{member.role}:{member.slot}:{time.time_ns()}"
+        options = {**self._needs(member), **self._placement(member)}
+        actor_class = self._ray.remote(kind).options(
+            name=name,
+            lifetime="detached",
+            max_restarts=0,
+            max_concurrency=CALLS_AT_ONCE,
+            **options,
+        )
+        self._note(member, actor_class.remote(self._order, *arguments))
 
     def drain(self, member: Member, *, final: bool) -> None:
         """Asks a process to finish."""
-        self._handles[member].drain.remote(final=final)
+        self._running[member].handle.drain.remote(final=final)
 
     def kill(self, member: Member) -> None:
-        """Ends a process at once."""
-        self._ray.kill(self._handles[member], no_restart=True)
+        """Ends a process at once; one that is stopped, within some seconds."""
+        self._end(self._running[member].handle)
 
-    def ended(self) -> dict[Member, Outcome | str]:
+    def ended(self) -> dict[Member, Outcome]:
         """Processes that ended since the last call."""
-        if not self._runs:
+        futures = {running.end: member for member, running in self._running.items()}
+        if not futures:
             return {}
-        futures = list(self._runs)
-        ready, _ = self._ray.wait(futures, num_returns=len(futures), timeout=0)
-        return {self._runs.pop(future): self._outcome(future) for future in ready}
+        ready, _ = self._ray.wait(list(futures), num_returns=len(futures), timeout=0)
+        return {futures[end]: self._outcome(futures[end]) for end in ready}
 
     def why_pending(self, member: Member) -> str:
         """Names what is missing, or says that it is starting."""
-        placed = self._placed.get(member)
-        if placed is not None and self._ray.wait([placed], timeout=0)[0]:
-            return "starting"
-        need = self._options(member)
-        free, total = self._ray.available_resources(), self._ray.cluster_resources()
-        for name, amount in (("CPU", need["num_cpus"]), ("GPU", need["num_gpus"])):
-            if amount > free.get(name, 0.0) + 1e-9:
-                return (
-                    f"needs {amount:g} {name}; {free.get(name, 0.0):g} of "
-                    f"{total.get(name, 0.0):g} are free: scale down or add machines"
-                )
-        return "waiting for Ray to place it"
+        if self._reasons_due(time.monotonic()):
+            self._reasons.clear()
+        if member not in self._reasons:
+            self._reasons[member] = self._why_pending(member)
+        return self._reasons[member]
+
+    def ask_for(self, members: Sequence[Member]) -> None:
+        """Asks the autoscaler for the whole fleet: it wants totals, and does not forget them."""
+        if tuple(members) == self._asked:
+            return
+        from ray.autoscaler.sdk import request_resources
+
+        self._asked = tuple(members)
+        bundles = []
+        for member in members:
+            needs = self._needs(member)
+            bundle = {"CPU": needs["num_cpus"], "GPU": needs["num_gpus"]}
+            bundles.append({name: amount for name, amount in bundle.items() if amount})
+        request_resources(bundles=bundles)
 
     def close(self) -> None:
-        """Ends every process that is left."""
-        for member in list(self._runs.values()):
+        """Ends every process that is left, and asks for nothing more."""
+        for member in list(self._running):
             self.kill(member)
+        with contextlib.suppress(ConnectionError, RuntimeError):
+            self.ask_for(())
 
-    def _outcome(self, future: Any) -> Outcome | str:  # noqa: ANN401
+    def _why_pending(self, member: Member) -> str:
+        running = self._running.get(member)
+        if running is not None and self._ray.wait([running.placed], timeout=0)[0]:
+            return "starting"
+        needs = self._needs(member)
+        free, total = self._ray.available_resources(), self._ray.cluster_resources()
+        for name, need in (("CPU", needs["num_cpus"]), ("GPU", needs["num_gpus"])):
+            there = free.get(name, 0.0)
+            if need > there + 1e-9:
+                return (
+                    f"needs {need - there:g} more {name}; {there:g} of {total.get(name, 0.0):g} "
+                    "are free; the autoscaler is asked, without one: scale down or add machines"
+                )
+        return "starting: Ray is placing it"
+
+    def _note(self, member: Member, handle: Any) -> None:  # noqa: ANN401
+        self._running[member] = _Running(
+            handle=handle, placed=handle.__ray_ready__.remote(), end=handle.run.remote()
+        )
+
+    def _outcome(self, member: Member) -> Outcome:
+        running = self._running.pop(member)
         try:
-            outcome = self._ray.get(future)
-        except self._ray.exceptions.RayTaskError as error:
-            return f"{type(error.cause).__name__}: {error.cause}"
+            outcome = self._ray.get(running.end)
+        except self._ray.exceptions.RayTaskError as error:  # it could not even be built
+            return Outcome(kind="failed", text=f"{type(error.cause).__name__}: {error.cause}")
         except self._ray.exceptions.RayActorError as error:
-            return _first_line(error)
+            return Outcome(kind="died", text=_first_line(error))
+        # Detached: it would stay when its work is over.
+        self._end(running.handle)
         assert isinstance(outcome, Outcome)
         return outcome
 
-    def _options(self, member: Member) -> dict[str, Any]:
+    def _end(self, handle: Any) -> None:  # noqa: ANN401
+        self._ray.kill(handle, no_restart=True)
+
+    def _needs(self, member: Member) -> dict[str, float]:
         config = self._config
         cpus = {"actor": config.actor_cpus, "learner": config.learner_cpus}
-        options: dict[str, Any] = {
-            "num_cpus": cpus.get(member.role, config.evaluator_cpus),
-            "num_gpus": self._gpus() if member == LEARNER else 0,
-            "max_restarts": 0,
-            # One thread runs, one is left for `drain`.
-            "max_concurrency": 2,
-        }
-        if self._embedded or member.role != "actor":
-            options["scheduling_strategy"] = _here(self._ray)
-        return options
+        gpus = self._gpus() if member == LEARNER else 0
+        return {"num_cpus": cpus.get(member.role, config.evaluator_cpus), "num_gpus": gpus}
+
+    def _placement(self, member: Member) -> dict[str, Any]:
+        here = self._bound or member.role != "actor"
+        return {"scheduling_strategy": on_this_node(self._ray)} if here else {}
 
     def _gpus(self) -> int:
         on_cpu = self._order.record.config.learner.device == "cpu"
@@ -177,7 +202,18 @@ def check_cluster(folder: RunFolder, redis: str) -> None:
         )
 
 
-def _process_class(member: Member) -> tuple[type, tuple[int, ...]]:
+def on_this_node(ray: Any) -> Any:  # noqa: ANN401
+    """Scheduling: only on the machine of this process."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    node_id = ray.get_runtime_context().get_node_id()
+    return NodeAffinitySchedulingStrategy(node_id=node_id, soft=False)
+
+
+def _process_class(member: Member) -> tuple[type[Process], tuple[int, ...]]:
+    # Here and not above: a supervisor that takes over needs no torch.
+    from deploy.processes import ActorProcess, EvaluatorProcess, LearnerProcess
+
     match member.role:
         case "actor":
             return ActorProcess, (member.slot,)
@@ -187,12 +223,14 @@ def _process_class(member: Member) -> tuple[type, tuple[int, ...]]:
             return EvaluatorProcess, ()
 
 
-def _here(ray: Any) -> Any:  # noqa: ANN401
-    """Only on the driver's machine."""
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+def _parsed(name: str) -> tuple[str, int, int]:
+    """(role, slot, birth) of a process; a supervisor has only a role."""
+    role, slot, birth = [*name.split(":"), "0", "0"][:3]
+    return role, int(slot), int(birth)
 
-    node_id = ray.get_runtime_context().get_node_id()
-    return NodeAffinitySchedulingStrategy(node_id=node_id, soft=False)
+
+def _birth(name: str) -> int:
+    return _parsed(name)[2]
 
 
 def _first_line(error: Exception) -> str:

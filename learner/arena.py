@@ -59,6 +59,8 @@ class Track:
     """Its last Steps, at most T: those that do not have T successors yet."""
     fresh: int
     """Context of the next fresh Sequence (each Step is trained once as soon as it can be)."""
+    began: int
+    """Ordinal of its first Step here."""
 
 
 @dataclass(slots=True)
@@ -134,8 +136,7 @@ class Arena:
                 f"a chunk of {length} Steps does not fit an arena of {self.capacity}: raise "
                 "replay.capacity_bytes or lower replay.chunk_length"
             )
-        while len(self) + length > self.capacity:
-            self.oldest += self._pieces.popleft()
+        self._make_room(length)
         ordinals = np.arange(self.end, self.end + length)
         rows = ordinals % self.capacity
         columns = self.columns
@@ -152,6 +153,20 @@ class Arena:
         self.end += length
         self._extend_track(chunk, ordinals)
 
+    def skip_to(self, ordinal: int) -> None:
+        """Leaves out Steps that are lost, so that the next one gets this ordinal."""
+        missing = ordinal - self.end
+        if not len(self) or missing >= self.capacity:
+            self._pieces.clear()
+            self.oldest = self.end = ordinal
+        elif missing:
+            self._make_room(missing)
+            rows = np.arange(self.end, ordinal) % self.capacity
+            self.columns.known[rows] = False
+            self.columns.followed[rows] = False
+            self._pieces.append(missing)
+            self.end = ordinal
+
     def check_latent(self, chunk: Chunk) -> None:
         """Raises RejectedChunk unless the Chunk's posterior, if any, fits this model."""
         if not chunk.latent:
@@ -166,6 +181,11 @@ class Arena:
         if latent["stoch"].max() >= model.classes:
             raise RejectedChunk("latent", f"a class beyond {model.classes - 1}")
 
+    def _make_room(self, length: int) -> None:
+        """Evicts the oldest Chunks until so many Steps fit."""
+        while len(self) + length > self.capacity:
+            self.oldest += self._pieces.popleft()
+
     def _extend_track(self, chunk: Chunk, ordinals: Ordinals) -> None:
         key = (chunk.slot, chunk.copy)
         track = self.tracks.get(key)
@@ -176,7 +196,8 @@ class Arena:
             or (len(track.open) > 0 and track.open[-1] < self.oldest)
         )
         if track is None or broken:
-            track = Track(chunk.incarnation, chunk.first_step, ordinals[:0], int(ordinals[0]))
+            first = int(ordinals[0])
+            track = Track(chunk.incarnation, chunk.first_step, ordinals[:0], first, first)
             self.tracks[key] = track
         elif len(track.open):
             self.columns.successor[track.open[-1] % self.capacity] = ordinals[0]
@@ -187,6 +208,21 @@ class Arena:
         self.columns.followed[ready[ready >= self.oldest] % self.capacity] = True
         track.open = waiting[len(ready) :]
         track.next_step = chunk.first_step + chunk.num_steps
+
+    def resume_fresh(self, slot: int, copy: int, context: int, *, below: int) -> None:
+        """Goes on with a Track's fresh Sequences where a checkpoint says.
+
+        If that Step, or what the checkpoint knew, was lost (`below` is the first such ordinal), it
+        goes on at the Track's growing end: no Step is trained as fresh twice.
+        """
+        track = self.tracks.get((slot, copy))
+        if track is None:
+            return
+        if context >= below:
+            context = int(track.open[0])
+        # The Track may have begun anew since the checkpoint: never back before that.
+        if context >= track.began:
+            track.fresh = context
 
     def can_be_context(self, ordinals: Ordinals) -> NDArray[np.bool_]:
         """Which of these Steps may start a Sequence, bool like `ordinals`."""
@@ -246,10 +282,20 @@ class Arena:
             "known": torch.from_numpy(self.columns.known[rows]),
         }
 
-    def load_latents(self, tensors: dict[str, Tensor]) -> None:
-        """Inverse of `latent_tensors`, for the Steps that are here after the segments were read."""
-        ordinals = int(tensors["oldest"]) + np.arange(len(tensors["known"]))
-        kept = (ordinals >= self.oldest) & (ordinals < self.end)
+    def load_latents(self, tensors: dict[str, Tensor], below: int) -> None:
+        """Inverse of `latent_tensors`, for the Steps here with an ordinal less than `below`.
+
+        Raises:
+          ValueError: their shapes are not those of this model.
+        """
+        count, model = len(tensors["known"]), self.model
+        for name, width in (("deter", model.deter), ("stoch", model.stoch)):
+            if tensors[name].shape != (count, width):
+                raise ValueError(f"latents: {name!r} has shape {tuple(tensors[name].shape)}")
+        if count and tensors["stoch"].max() >= model.classes:
+            raise ValueError(f"latents: 'stoch' holds a class beyond {model.classes - 1}")
+        ordinals = int(tensors["oldest"]) + np.arange(count)
+        kept = (ordinals >= self.oldest) & (ordinals < min(self.end, below))
         rows = ordinals[kept] % self.capacity
         self.columns.deter[rows] = tensors["deter"].numpy()[kept]
         self.columns.stoch[rows] = tensors["stoch"].numpy()[kept]

@@ -7,7 +7,7 @@
       optimizer.safetensors
       latents.safetensors              posteriors written back to the arena
       progress.json                    counts, random generators, where fresh Sequences go on
-      manifest.json                    SHA-256 of each, model digest, spec
+      manifest.json                    SHA-256 of each, model digest; sealed itself
 
 The folder gets its name only when all of it is on the disk, so a crash leaves the one before.
 """
@@ -16,23 +16,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from learner.bookmark import Bookmark
+from learner.disk import full_disk_is_named, sync_folder, write_synced
+from learner.epochs import Epochs, Takeover
+from learner.sealed import from_sealed, to_sealed
 from system.errors import CheckpointError
 from system.types import Snapshot
 
-FORMAT = 1
-KEEP = 2
+FORMAT = 2
 MANIFEST = "manifest.json"
 PROGRESS = "progress.json"
+_TENSORS = ("weights", "optimizer", "latents")
+_PARTS = {PROGRESS, *(f"{name}.safetensors" for name in _TENSORS)}
 _ACTING = {
     "world_model.encoder.": "encoder.",
     "world_model.dynamics.": "dynamics.",
@@ -40,43 +44,50 @@ _ACTING = {
 }
 
 
+class _Damaged(CheckpointError):
+    """A part is missing or not what was written: the checkpoint before may be used instead."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Checkpoint:
     """Everything a learner needs besides the segments."""
 
     model_digest: str
-    progress: dict[str, Any]
-    """Plain data: epoch, update, version, replayed, elapsed_s, agent_steps, generators, ..."""
+    bookmark: Bookmark
     tensors: dict[str, dict[str, Tensor]]
     """Per part (`weights`, `optimizer`, `latents`): named tensors on the CPU."""
+    name: str = ""
+    """Of its folder; "" before it is saved."""
 
 
-def save(folder: Path, checkpoint: Checkpoint) -> Path:
-    """Writes a checkpoint under `folder`, keeps the newest two; returns its folder."""
-    progress = checkpoint.progress
-    name = f"{progress['epoch']:05d}-{progress['update']:09d}"
-    final, draft = folder / name, folder / f".{name}.draft"
+def save(folder: Path, checkpoint: Checkpoint, epochs: Epochs, *, keep: int) -> Path:
+    """Writes a checkpoint under `folder`, keeps the newest `keep`; returns its folder.
+
+    Raises:
+      DiskFull: there is no room; the checkpoints before are as they were.
+      Fenced: a newer learner writes this folder.
+    """
+    epochs.check()
+    final = _new_name(folder, checkpoint.bookmark)
+    draft = folder / f".{final.name}.draft"
     for abandoned in folder.glob(".*.draft"):
-        shutil.rmtree(abandoned)
-    draft.mkdir(parents=True)
-    parts = {
-        f"{part}.safetensors": safetensors.torch.save(tensors)
-        for part, tensors in checkpoint.tensors.items()
-    }
-    parts[PROGRESS] = json.dumps(progress, indent=1).encode()
-    manifest = {
-        "format": FORMAT,
-        "model_digest": checkpoint.model_digest,
-        "parts": {part: hashlib.sha256(data).hexdigest() for part, data in parts.items()},
-    }
-    for part, data in parts.items():
-        _write(draft / part, data)
-    _write(draft / MANIFEST, json.dumps(manifest, indent=1).encode())
-    shutil.rmtree(final, ignore_errors=True)
-    draft.rename(final)
-    _sync_folder(folder)
-    for old in list_checkpoints(folder)[:-KEEP]:
-        shutil.rmtree(old)
+        if abandoned.name <= draft.name:  # a successor's is none of ours
+            shutil.rmtree(abandoned, ignore_errors=True)
+    try:
+        with full_disk_is_named(draft):
+            draft.mkdir(parents=True)
+            _write_parts(draft, checkpoint)
+            epochs.check()
+            draft.rename(final)
+            sync_folder(folder)
+    except FileNotFoundError:
+        epochs.check()  # a successor clears away what we had begun
+        raise
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    good = [path for path in list_checkpoints(folder) if epochs.counts(path.name)]
+    for path in {*list_checkpoints(folder)} - {*good[-keep:]}:
+        shutil.rmtree(path, ignore_errors=True)
     return final
 
 
@@ -85,10 +96,33 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(path.parent for path in folder.glob(f"[0-9]*/{MANIFEST}"))
 
 
-def load_newest(folder: Path) -> Checkpoint | None:
-    """The newest checkpoint under `folder`; None if there is none. Raises CheckpointError."""
-    found = list_checkpoints(folder)
-    return load(found[-1]) if found else None
+def load_newest(
+    folder: Path, before: Takeover, on_event: Callable[[str, str], None]
+) -> Checkpoint | None:
+    """The newest checkpoint under `folder` that counts and is whole; None if there never was one.
+
+    A damaged one is an event that names its part.
+
+    Raises:
+      CheckpointError: all are damaged, or the newest is of another format.
+    """
+    error: CheckpointError | None = None
+    for path in reversed(list_checkpoints(folder)):
+        if not before.counts(path.name):
+            continue
+        try:
+            checkpoint = load(path)
+        except _Damaged as damage:
+            on_event("checkpoint_damaged", f"{damage}; the one before is used")
+            error = damage
+        else:
+            return checkpoint
+    if error is not None:
+        raise CheckpointError(
+            f"no checkpoint in {folder} can be read; remove that folder to train on from its "
+            f"replay with new weights. The oldest: {error}"
+        )
+    return None
 
 
 def load(path: Path) -> Checkpoint:
@@ -97,36 +131,35 @@ def load(path: Path) -> Checkpoint:
     Raises:
       CheckpointError: names the part that is missing, damaged or of another format.
     """
-    manifest = _parse(path, MANIFEST, _read(path, MANIFEST))
-    for key in ("format", "model_digest", "parts"):
-        if key not in manifest:
-            raise CheckpointError(f"checkpoint {path}: {MANIFEST} lacks {key!r}")
-    if manifest["format"] != FORMAT:
+    try:
+        manifest = from_sealed(_read(path, MANIFEST))
+    except ValueError as error:
+        raise _Damaged(f"checkpoint {path}: {MANIFEST} is damaged: {error}") from None
+    if manifest.get("format") != FORMAT:
         raise CheckpointError(
-            f"checkpoint {path}: {MANIFEST} has format {manifest['format']}, "
+            f"checkpoint {path}: {MANIFEST} has format {manifest.get('format')}, "
             f"this version reads {FORMAT}"
         )
-    parts: dict[str, bytes] = {}
-    for part, digest in {PROGRESS: "", **manifest["parts"]}.items():
-        parts[part] = _read(path, part)
-        if hashlib.sha256(parts[part]).hexdigest() != digest:
-            raise CheckpointError(
-                f"checkpoint {path}: {part} is damaged (its hash is not the manifest's); "
-                "remove this folder to go on from the one before"
-            )
+    digest, hashes = manifest.get("model_digest"), manifest.get("parts")
+    if not isinstance(digest, str) or not isinstance(hashes, dict) or hashes.keys() != _PARTS:
+        raise _Damaged(f"checkpoint {path}: {MANIFEST} does not name a model and the four parts")
+    parts = {part: _checked(path, part, hashes[part]) for part in sorted(_PARTS)}
     try:
-        tensors = {
-            part.removesuffix(".safetensors"): safetensors.torch.load(data)
-            for part, data in parts.items()
-            if part.endswith(".safetensors")
-        }
+        checkpoint = Checkpoint(
+            model_digest=digest,
+            bookmark=Bookmark.from_json(json.loads(parts[PROGRESS])),
+            tensors={
+                name: safetensors.torch.load(parts[f"{name}.safetensors"]) for name in _TENSORS
+            },
+            name=path.name,
+        )
     except SafetensorError as error:
-        raise CheckpointError(f"checkpoint {path}: not safetensors: {error}") from None
-    return Checkpoint(
-        model_digest=manifest["model_digest"],
-        progress=_parse(path, PROGRESS, parts[PROGRESS]),
-        tensors=tensors,
-    )
+        raise _Damaged(f"checkpoint {path}: not safetensors: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise _Damaged(f"checkpoint {path}: {PROGRESS} is not usable: {error}") from None
+    if not path.name.startswith(_base_name(checkpoint.bookmark)):
+        raise _Damaged(f"checkpoint {path}: {PROGRESS} is that of another checkpoint")
+    return checkpoint
 
 
 def load_policy(folder: Path) -> Snapshot:
@@ -135,53 +168,71 @@ def load_policy(folder: Path) -> Snapshot:
     Raises:
       CheckpointError: there is none, or it is damaged.
     """
-    checkpoint = load_newest(folder)
-    if checkpoint is None:
+    ignore: Callable[[str, str], None] = lambda kind, text: None  # noqa: E731
+    before = Epochs(folder.parent).newest(ignore)
+    counted = [path for path in list_checkpoints(folder) if before.counts(path.name)]
+    if not counted:
         raise CheckpointError(f"{folder} holds no checkpoint yet")
+    checkpoint = load(counted[-1])
     acting = {
         short + name.removeprefix(long): tensor
         for name, tensor in checkpoint.tensors["weights"].items()
         for long, short in _ACTING.items()
         if name.startswith(long)
     }
-    progress = checkpoint.progress
+    bookmark = checkpoint.bookmark
     return Snapshot(
-        epoch=progress["epoch"],
-        version=progress["version"],
-        update=progress["update"],
-        agent_steps=progress["agent_steps"],
-        elapsed_s=progress["elapsed_s"],
+        epoch=bookmark.epoch,
+        version=bookmark.version,
+        update=bookmark.update,
+        agent_steps=bookmark.agent_steps,
+        elapsed_s=bookmark.elapsed_s,
         model_digest=checkpoint.model_digest,
-        time_s=progress["time_s"],
+        time_s=bookmark.time_s,
         weights=safetensors.torch.save(acting),
     )
+
+
+def _new_name(folder: Path, bookmark: Bookmark) -> Path:
+    """Never one that exists: replacing a folder cannot be done in one piece."""
+    base = _base_name(bookmark)
+    path, number = folder / base, 1
+    while path.exists():
+        number += 1
+        path = folder / f"{base}-{number:02d}"
+    return path
+
+
+def _base_name(bookmark: Bookmark) -> str:
+    return f"{bookmark.epoch:05d}-{bookmark.update:09d}"
+
+
+def _write_parts(draft: Path, checkpoint: Checkpoint) -> None:
+    parts = {
+        f"{part}.safetensors": safetensors.torch.save(tensors)
+        for part, tensors in checkpoint.tensors.items()
+    }
+    parts[PROGRESS] = json.dumps(checkpoint.bookmark.to_json(), indent=1).encode()
+    manifest = {
+        "format": FORMAT,
+        "model_digest": checkpoint.model_digest,
+        "parts": {part: hashlib.sha256(data).hexdigest() for part, data in parts.items()},
+    }
+    for part, data in parts.items():
+        write_synced(draft / part, data)
+    write_synced(draft / MANIFEST, to_sealed(manifest))
+    sync_folder(draft)
+
+
+def _checked(path: Path, part: str, digest: object) -> bytes:
+    data = _read(path, part)
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise _Damaged(f"checkpoint {path}: {part} is damaged (its hash is not the manifest's)")
+    return data
 
 
 def _read(path: Path, part: str) -> bytes:
     try:
         return (path / part).read_bytes()
     except OSError as error:
-        raise CheckpointError(f"checkpoint {path}: {part} cannot be read: {error}") from None
-
-
-def _parse(path: Path, part: str, data: bytes) -> dict[str, Any]:
-    try:
-        parsed = json.loads(data)
-    except ValueError as error:
-        raise CheckpointError(f"checkpoint {path}: {part} is not JSON: {error}") from None
-    if not isinstance(parsed, dict):
-        raise CheckpointError(f"checkpoint {path}: {part} is not a JSON object")
-    return parsed
-
-
-def _write(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    os.fsync(handle)
-    os.close(handle)
+        raise _Damaged(f"checkpoint {path}: {part} cannot be read: {error}") from None

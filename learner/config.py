@@ -57,6 +57,8 @@ class LearnerConfig:
     """Least time between broadcasts of the policy [s]."""
     checkpoint_s: float = 60.0
     """Time between checkpoints [s]."""
+    keep_checkpoints: int = 2
+    """The newest so many are kept: if one is damaged, the one before is used."""
     commit_s: float = 0.25
     """Longest time a read Chunk waits to be synced to its segment [s]."""
     metrics_s: float = 2.0
@@ -68,8 +70,8 @@ class LearnerConfig:
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "batch_length", "horizon", "learning_rate", "warmup_updates",
-                     "clip", "discount_horizon", "publish_s", "checkpoint_s", "commit_s",
-                     "metrics_s", "torch_threads"):  # fmt: skip
+                     "clip", "discount_horizon", "publish_s", "checkpoint_s",
+                     "keep_checkpoints", "commit_s", "metrics_s", "torch_threads"):  # fmt: skip
             require_positive("learner", self, name)
         for name in ("return_lambda", "mixed_share", "slow_value_rate", "return_rate"):
             require_share("learner", self, name)

@@ -16,12 +16,15 @@ from collections.abc import Callable
 from itertools import chain, zip_longest
 
 from learner.arena import Arena
-from learner.segments import Record, SegmentStore, SlotCursor
+from learner.epochs import Takeover
+from learner.segment_format import Damage, Record, SlotCursor
+from learner.segments import SegmentStore
+from learner.throttle import ThrottledEvents
 from system.chunk_check import check_chunk
 from system.clock import Clock, Every
 from system.codec import decode_chunk
 from system.config import ReplayConfig
-from system.errors import CheckpointError, RejectedChunk, Unavailable
+from system.errors import CheckpointError, DiskFull, RejectedChunk, Unavailable
 from system.log.messages import decode_claim
 from system.log.protocol import Entry, LogReader, Notice, SlotNotice
 from system.types import ZERO_ID, Chunk, EntryId
@@ -30,6 +33,7 @@ READ_LIMIT = 16
 """Entries of each slot taken by one read."""
 LOOK_FOR_SLOTS_S = 0.2
 TRIM_S = 5.0
+DISK_RETRY_S = 1.0
 OnEvent = Callable[[str, str], None]
 """(kind, text)."""
 
@@ -54,50 +58,65 @@ class Ingest:
     ) -> None:
         self._reader, self._segments, self._arena = reader, segments, arena
         self._replay, self._clock, self._on_event = replay, clock, on_event
+        self._throttled = ThrottledEvents(on_event)
         self._read: dict[int, EntryId] = {}
         """Last entry of each slot that was read."""
         self._taken: dict[int, EntryId] = {}
         """Last entry of each slot that was stored or rejected."""
+        self._durable: dict[int, EntryId] = {}
+        """What was taken when the segments were last synced: all that actors may forget."""
+        self._last_slot = -1
         self._pending: deque[Entry] = deque()
         self._look, self._trim = Every(LOOK_FOR_SLOTS_S), Every(TRIM_S)
+        self._retry_disk = Every(DISK_RETRY_S)
+        self.disk_is_full = False
+        """Nothing is inserted until what was taken can be made durable."""
         self._tick = 0
         self._unsaid = True
         self.counts: Counter[str] = Counter()
         """Chunks inserted, rejected (by reason), and gaps seen."""
 
-    def restore(self) -> None:
-        """Fills the arena with everything that earlier epochs stored.
+    def restore(self, before: Takeover) -> None:
+        """Fills the arena with everything that earlier epochs stored, as far as it counts.
+
+        Damage is an event: what could be read is used.
 
         Raises:
-          CheckpointError: the segments are damaged or belong to another environment or model.
+          CheckpointError: the segments belong to another environment, model or version.
         """
-        records = self._segments.restore()
-        first = next(records, None)
-        self._arena.oldest = self._arena.end = self._segments.first_ordinal
-        for record in chain([first] if first else [], records):
-            if record.entry_id.sequence:
-                self._arena.insert(self._stored(record))
+        for item in self._segments.restore(before):
+            if isinstance(item, Damage):
+                self._on_event("segment_torn" if item.torn else "segment_damaged", str(item))
+                continue
+            self._last_slot = item.slot
+            if item.entry_id.sequence:
+                self._insert_stored(item)
+        self._arena.skip_to(max(self._arena.end, self._segments.next_ordinal))
         self._read = {slot: cursor.stored for slot, cursor in self._segments.cursors.items()}
         self._taken = dict(self._read)
+        self._durable = dict(self._read)
 
     def insert_next(self) -> bool:
-        """Inserts one Chunk if the log has one; False if it has none or cannot be reached."""
-        while True:
+        """Inserts one Chunk; False if the log has none, cannot be reached, or the disk is full."""
+        while not self.disk_is_full:
             if not self._pending and not self._fetch():
                 return False
             if self._take(self._pending.popleft()):
                 return True
+        return False
 
     def commit(self) -> bool:
         """Syncs the segments and tells the actors; False if there was nothing new to say."""
+        self._throttled.flush(self._clock.now())
+        if self._unsaid or self.disk_is_full:
+            self._sync()
         if not self._unsaid:
             return False
-        self._segments.commit()
         self._tick += 1
         notice = Notice(
             epoch=self._segments.epoch,
             tick=self._tick,
-            slots={slot: self._say(slot, taken) for slot, taken in self._taken.items()},
+            slots={slot: self._say(slot, durable) for slot, durable in self._durable.items()},
         )
         try:
             self._reader.publish(notice)
@@ -106,20 +125,39 @@ class Ingest:
                 self._keep_log_small()
         except Unavailable:
             return False
-        self._segments.drop_below(self._arena.oldest)
+        if not self.disk_is_full:
+            self._segments.drop_below(self._arena.oldest)
         return True
 
     def repeat_notice(self) -> None:
         """Makes the next `commit` speak even if nothing is new: the store may have been wiped."""
         self._unsaid = True
 
-    def _say(self, slot: int, taken: EntryId) -> SlotNotice:
+    def _sync(self) -> None:
+        """Makes what was taken durable; if there is no room, says so once and tries again later."""
+        if self.disk_is_full and not self._retry_disk(self._clock.now()):
+            return
+        try:
+            self._segments.commit()
+        except DiskFull as error:
+            if not self.disk_is_full:
+                self._on_event("disk_full", str(error))
+            self.disk_is_full = True
+            return
+        if self.disk_is_full:
+            self._on_event("disk_has_room", f"{self._segments.folder}: writing again")
+            self.disk_is_full, self._unsaid = False, True
+        self._durable = dict(self._taken)
+
+    def _say(self, slot: int, durable: EntryId) -> SlotNotice:
         cursor = self._segments.cursors.get(slot, SlotCursor())
+        # After damage, or a claim that was rejected, the holder is not known.
+        known = cursor.stored.incarnation == durable.incarnation
         lead = self._replay.lead_chunks * cursor.num_copies
         return SlotNotice(
-            durable=taken,
-            granted=EntryId(taken.incarnation, taken.sequence + lead),
-            holder=cursor.holder,
+            durable=durable,
+            granted=EntryId(durable.incarnation, durable.sequence + lead),
+            holder=cursor.holder if known else "",
         )
 
     def _fetch(self) -> bool:
@@ -132,31 +170,38 @@ class Ingest:
             return False
         for entry in entries:
             self._read[entry.slot] = max(self._read[entry.slot], entry.entry_id)
-        # By turns: every slot's first entry, then every slot's second one, ...
-        slots = sorted({entry.slot for entry in entries})
+        # By turns: every slot's first entry, then every slot's second one, ... and after the slot
+        # that came last, so that a restart does not change the order.
+        slots = sorted({entry.slot for entry in entries}, key=lambda s: (s <= self._last_slot, s))
         turns = zip_longest(*([e for e in entries if e.slot == slot] for slot in slots))
         self._pending.extend(entry for entry in chain.from_iterable(turns) if entry is not None)
         return bool(self._pending)
 
     def _take(self, entry: Entry) -> bool:
         """Stores one entry; True if it was a Chunk and is now in the arena."""
-        record = Record(slot=entry.slot, entry_id=entry.entry_id, payload=entry.payload)
+        record = Record(
+            slot=entry.slot,
+            entry_id=entry.entry_id,
+            ordinal=self._arena.end,
+            payload=entry.payload,
+        )
         before = self._taken.get(entry.slot, ZERO_ID)
         self._taken[entry.slot] = entry.entry_id
+        self._last_slot = entry.slot
         self._unsaid = True
         try:
             chunk = self._check(record)
         except RejectedChunk as error:
             # It counts as taken: its author may forget it and must not starve for credit.
             self.counts[f"rejected_{error.reason}"] += 1
-            self._on_event("chunk_rejected", f"slot {entry.slot} {entry.entry_id}: {error}")
+            self._tell("chunk_rejected", entry, str(error))
             return False
-        self._segments.append(record, ordinal=self._arena.end)
+        self._segments.append(record)
         if chunk is None:
             return False
         if entry.entry_id != (before.incarnation, before.sequence + 1):
             self.counts["gaps"] += 1
-            self._on_event("gap", f"slot {entry.slot}: {entry.entry_id} came after {before}")
+            self._tell("gap", entry, f"came after {before}")
         self._arena.insert(chunk)
         self.counts["inserted"] += 1
         return True
@@ -176,10 +221,19 @@ class Ingest:
         self._arena.check_latent(chunk)
         if (chunk.slot, chunk.entry_id) != (record.slot, record.entry_id):
             raise RejectedChunk("header", f"says slot {chunk.slot} {chunk.entry_id}")
+        if chunk.num_steps > self._replay.chunk_length:
+            longest = self._replay.chunk_length
+            raise RejectedChunk("length", f"{chunk.num_steps} Steps, replay.chunk_length={longest}")
+        num_copies = self._segments.cursors.get(record.slot, SlotCursor()).num_copies
+        if chunk.copy >= num_copies:  # every copy is a Track, and Tracks stay
+            raise RejectedChunk("header", f"copy {chunk.copy} of {num_copies} claimed")
         return chunk
 
-    def _stored(self, record: Record) -> Chunk:
-        """A Chunk that was checked when it was stored."""
+    def _tell(self, kind: str, entry: Entry, text: str) -> None:
+        self._throttled.say(kind, entry.slot, f"{entry.entry_id}: {text}", self._clock.now())
+
+    def _insert_stored(self, record: Record) -> None:
+        """A Chunk that was checked when it was stored keeps its ordinal."""
         try:
             chunk = decode_chunk(record.payload, spec=self._arena.spec)
             self._arena.check_latent(chunk)
@@ -188,9 +242,17 @@ class Ingest:
                 f"segments in {self._segments.folder}: slot {record.slot} {record.entry_id} does "
                 f"not fit this run: {error}"
             ) from None
-        return chunk
+        missing = record.ordinal - self._arena.end
+        if missing and len(self._arena):
+            self._on_event(
+                "steps_lost",
+                f"{missing} Steps before slot {record.slot} {record.entry_id} cannot be read: no "
+                "longer in the replay",
+            )
+        self._arena.skip_to(record.ordinal)
+        self._arena.insert(chunk)
 
     def _keep_log_small(self) -> None:
         if self._reader.num_bytes() > self._replay.log_bytes // 2:
-            for slot, taken in self._taken.items():
-                self._reader.trim(slot, taken)
+            for slot, durable in self._durable.items():
+                self._reader.trim(slot, durable)

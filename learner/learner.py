@@ -5,17 +5,19 @@ The same object runs in one process with an actor (`deploy/local.py`) and as a p
 
 from __future__ import annotations
 
-import base64
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import torch
 
 from learner.arena import Arena
+from learner.bookmark import Bookmark, FreshCursor
 from learner.checkpoint import Checkpoint, load_newest, save
 from learner.config import LearnerConfig
+from learner.epochs import Epochs
 from learner.ingest import Ingest
 from learner.loop import LearnerLoop
 from learner.publisher import Publisher, Standing
@@ -27,7 +29,7 @@ from system.channel.protocol import PolicyChannel
 from system.clock import Clock, Every
 from system.config import ModelConfig, ReplayConfig
 from system.control.protocol import Control
-from system.errors import CheckpointError, ConfigError, NotFinite
+from system.errors import CheckpointError, ConfigError, DiskFull, NotFinite
 from system.limiter import ReplayLimiter
 from system.log.protocol import LogReader
 from system.models.agent import model_digest
@@ -35,7 +37,9 @@ from system.models.weights import load_tensors
 from system.specs import EnvSpec
 from system.tick import Progress, Wait
 
+ResultT = TypeVar("ResultT")
 REPEAT_NOTICE_S = 1.0
+DISK_RETRY_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,8 +81,9 @@ class Learner:
         learner.close()
 
     Raises:
-      CheckpointError: the folder's checkpoint is damaged or belongs to another model.
-      Fenced: (tick, close) a newer learner has taken over.
+      CheckpointError: no checkpoint of the folder can be read, or they are of another model.
+      Fenced: a newer learner has taken over; nothing more was written.
+      DiskFull: (close) the last checkpoint found no room.
     """
 
     def __init__(self, setup: LearnerSetup, seams: LearnerSeams, spec: EnvSpec) -> None:
@@ -88,9 +93,11 @@ class Learner:
         device = choose_device(config.device)
         torch.manual_seed(setup.seed)
         self._digest = model_digest(setup.model, spec)
+        self._epochs = Epochs(setup.folder)
         self._report = LearnerReporter(
-            seams.control, clock, folder=setup.folder, who=setup.who, metrics_s=config.metrics_s
-        )
+            seams.control, clock, folder=setup.folder, who=setup.who, metrics_s=config.metrics_s,
+            check=self._epochs.check,
+        )  # fmt: skip
         self.learning = Learning(config, setup.model, spec, device)
         self.arena = Arena(
             spec=spec, model=setup.model, batch_length=config.batch_length,
@@ -100,7 +107,9 @@ class Learner:
         self._limiter = ReplayLimiter(
             ratio=replay.ratio, update_steps=config.replayed_steps, min_steps=replay.min_steps
         )
-        self._segments = SegmentStore(setup.folder / "replay", segment_bytes=replay.segment_bytes)
+        self._segments = SegmentStore(
+            setup.folder / "replay", segment_bytes=replay.segment_bytes, check=self._epochs.check
+        )
         self._ingest = Ingest(
             seams.reader, self._segments, self.arena, replay, clock, self._report.event
         )
@@ -117,6 +126,7 @@ class Learner:
         )  # fmt: skip
         self._elapsed_before_s, self._started_s = 0.0, clock.now()
         self._checkpoint_due = Every(config.checkpoint_s)
+        self._unsaved = False
         self._repeat_notice = Every(REPEAT_NOTICE_S)
         self._begin()
 
@@ -148,6 +158,8 @@ class Learner:
     def tick(self) -> Progress | Wait:
         """See `LearnerLoop.tick`; reports at the side."""
         if self._repeat_notice(self._seams.clock.now()):
+            # A wiped store has forgotten our successor; the folder has not.
+            self._epochs.check()
             self._ingest.repeat_notice()
             self._publisher.repeat(self.standing())
         turn = self._loop.tick()
@@ -156,6 +168,7 @@ class Learner:
 
     def close(self) -> None:
         """Syncs the segments, broadcasts and saves for the last time."""
+        self._epochs.check()
         self._ingest.commit()
         self._check_finite()
         self._publisher.publish(self.standing(), now=True)
@@ -174,16 +187,28 @@ class Learner:
         )
 
     def save(self) -> Path:
-        """Writes a checkpoint; returns its folder."""
+        """Writes a checkpoint; returns its folder. Raises Fenced or DiskFull."""
         # What the weights were trained on must be on the disk before they are.
         self._segments.commit()
-        return save(self._setup.folder / "checkpoints", self._checkpoint())
+        folder, keep = self._setup.folder / "checkpoints", self._setup.config.keep_checkpoints
+        return save(folder, self._checkpoint(), self._epochs, keep=keep)
 
     def _after_update(self) -> None:
         self._check_finite()
         self._publisher.publish(self.standing())
         if self._checkpoint_due(self._seams.clock.now()):
+            self._save_if_there_is_room()
+
+    def _save_if_there_is_room(self) -> None:
+        """Training goes on without; the next checkpoint is tried when it is due."""
+        try:
             self.save()
+        except DiskFull as error:
+            if not (self._unsaved or self._ingest.disk_is_full):
+                self._report.event("disk_full", f"update {self.updates} is not saved: {error}")
+            self._unsaved = True
+        else:
+            self._unsaved = False
 
     def _check_finite(self) -> None:
         """Weights that are not finite are neither broadcast nor saved. Raises NotFinite."""
@@ -193,45 +218,71 @@ class Learner:
             raise NotFinite(text)
 
     def _begin(self) -> None:
-        """Restores, takes the epoch, and speaks for the first time."""
-        checkpoint = load_newest(self._setup.folder / "checkpoints")
+        """Takes the epoch, restores what older ones left, and speaks for the first time.
+
+        In this order: what an older learner called durable before it was refused is on the disk by
+        then; what it writes later does not count.
+        """
+        epochs, event = self._epochs, self._report.event
+        epoch = self._seams.reader.claim_epoch(after=epochs.greatest())
+        self._segments.epoch = epoch
+        before = self._when_there_is_room(lambda: epochs.take(epoch, self._setup.who, event))
+        checkpoint = load_newest(self._setup.folder / "checkpoints", before, event)
         if checkpoint is not None and checkpoint.model_digest != self._digest:
             raise CheckpointError(
                 f"the checkpoint in {self._setup.folder} is for model {checkpoint.model_digest}, "
                 f"this configuration is {self._digest}: size, spec or action differ"
             )
-        self._ingest.restore()
-        self._limiter.inserted = self.arena.end
-        version, epoch = 0, self._segments.epoch
+        self._ingest.restore(before)
+        known_steps = self.arena.end
         if checkpoint is not None:
-            self._restore(checkpoint)
-            version = checkpoint.progress["version"]
-            epoch = max(epoch, checkpoint.progress["epoch"])
-        self._segments.epoch = self._seams.reader.claim_epoch(after=epoch)
-        self._publisher.resume(version)
+            if checkpoint.bookmark.epoch < before.judged:
+                known_steps = min(known_steps, before.known_steps)
+            self._restore(checkpoint, known_steps)
+        self._limiter.inserted = self.arena.end
+        name, lengths = checkpoint.name if checkpoint else "", self._segments.read_bytes
+        self._when_there_is_room(
+            lambda: epochs.found(checkpoint=name, known_steps=known_steps, segments=lengths)
+        )
+        self._segments.drop_foreign()
+        self._publisher.resume(checkpoint.bookmark.version if checkpoint else 0)
+        self._ingest.repeat_notice()
         self._ingest.commit()
         self._publisher.publish(self.standing(), now=True)
 
+    def _when_there_is_room(self, write: Callable[[], ResultT]) -> ResultT:
+        """Before the first tick there is nothing else to do than to wait."""
+        told = False
+        while True:
+            try:
+                return write()
+            except DiskFull as error:
+                if not told:
+                    self._report.event("disk_full", str(error))
+                told = True
+                self._tell("waiting for disk")
+                self._seams.clock.sleep(DISK_RETRY_S)
+
     def _checkpoint(self) -> Checkpoint:
-        standing, clock = self.standing(), self._seams.clock
-        generator: Any = self._sampler.uniform.generator.bit_generator.state
+        standing = self.standing()
         return Checkpoint(
             model_digest=self._digest,
-            progress={
-                "epoch": standing.epoch,
-                "update": standing.update,
-                "version": self._publisher.version,
-                "agent_steps": standing.agent_steps,
-                "elapsed_s": standing.elapsed_s,
-                "time_s": clock.wall(),
-                "replayed": self._limiter.replayed,
-                "optimizer_steps": self.learning.optimizer.count,
-                "torch_generator": base64.b64encode(
-                    torch.get_rng_state().numpy().tobytes()
-                ).decode(),
-                "sampler_generator": generator,
-                "fresh": [[*key, track.fresh] for key, track in self.arena.tracks.items()],
-            },
+            bookmark=Bookmark(
+                epoch=standing.epoch,
+                update=standing.update,
+                version=self._publisher.version,
+                agent_steps=standing.agent_steps,
+                elapsed_s=standing.elapsed_s,
+                time_s=self._seams.clock.wall(),
+                replayed=self._limiter.replayed,
+                optimizer_steps=self.learning.optimizer.count,
+                torch_generator=torch.get_rng_state().numpy().tobytes(),
+                sampler_generator=dict(self._sampler.uniform.generator.bit_generator.state),
+                fresh=[
+                    FreshCursor(slot=slot, copy=copy, ordinal=track.fresh)
+                    for (slot, copy), track in self.arena.tracks.items()
+                ],
+            ),
             tensors={
                 "weights": {k: v.cpu().contiguous() for k, v in self.learning.state_dict().items()},
                 "optimizer": {k: v.cpu() for k, v in self.learning.optimizer.tensors().items()},
@@ -239,25 +290,32 @@ class Learner:
             },
         )
 
-    def _restore(self, checkpoint: Checkpoint) -> None:
-        progress, tensors = checkpoint.progress, checkpoint.tensors
+    def _restore(self, checkpoint: Checkpoint, known_steps: int) -> None:
+        bookmark, tensors = checkpoint.bookmark, checkpoint.tensors
         try:
             load_tensors({"": self.learning}, {f".{k}": v for k, v in tensors["weights"].items()})
-            self.learning.optimizer.load(tensors["optimizer"], progress["optimizer_steps"])
-            self.arena.load_latents(tensors["latents"])
-        except (ValueError, KeyError) as error:
-            raise CheckpointError(f"checkpoint in {self._setup.folder}: {error}") from None
-        self._loop.updates = progress["update"]
-        self._limiter.replayed = progress["replayed"]
-        self._elapsed_before_s = progress["elapsed_s"]
-        for slot, copy, fresh in progress["fresh"]:
-            if (slot, copy) in self.arena.tracks:
-                track = self.arena.tracks[slot, copy]
-                # The Track may have begun anew since the checkpoint: never back before that.
-                track.fresh = max(track.fresh, fresh)
-        self._sampler.uniform.generator.bit_generator.state = progress["sampler_generator"]
-        raw = np.frombuffer(base64.b64decode(progress["torch_generator"]), np.uint8)
-        torch.set_rng_state(torch.from_numpy(raw.copy()))
+            self.learning.optimizer.load(tensors["optimizer"], bookmark.optimizer_steps)
+            self.arena.load_latents(tensors["latents"], below=known_steps)
+            self._sampler.uniform.generator.bit_generator.state = bookmark.sampler_generator
+            raw = np.frombuffer(bookmark.torch_generator, np.uint8)
+            torch.set_rng_state(torch.from_numpy(raw.copy()))
+        except (ValueError, KeyError, TypeError, IndexError, OverflowError, RuntimeError) as error:
+            raise CheckpointError(
+                f"checkpoint {self._setup.folder / 'checkpoints' / checkpoint.name} does not fit "
+                f"this run: {str(error).splitlines()[0]}"
+            ) from None
+        owed = (bookmark.agent_steps - self._limiter.min_steps) * self._limiter.ratio
+        if bookmark.replayed > max(0.0, owed):
+            raise CheckpointError(
+                f"checkpoint {checkpoint.name}: replayed={bookmark.replayed} cannot be after "
+                f"agent_steps={bookmark.agent_steps}: replay.ratio={self._limiter.ratio} and "
+                f"replay.min_steps={self._limiter.min_steps} allow {max(0.0, owed):g}"
+            )
+        self._loop.updates = bookmark.update
+        self._limiter.replayed = bookmark.replayed
+        self._elapsed_before_s = bookmark.elapsed_s
+        for cursor in bookmark.fresh:
+            self.arena.resume_fresh(cursor.slot, cursor.copy, cursor.ordinal, below=known_steps)
 
     def _tell(self, doing: str, *, now: bool = False) -> None:
         self._report.tick(

@@ -56,7 +56,9 @@ class LearnerLoop:
             self.limiter.inserted = self.arena.end
             return Progress("inserted")
         # Nothing to read: whoever waits for credit should have it now.
-        return Progress("granted") if self.ingest.commit() else Wait("data")
+        if self.ingest.commit():
+            return Progress("granted")
+        return Wait("disk" if self.ingest.disk_is_full else "data")
 
     def _update(self) -> bool:
         """False if no Sequence can be drawn yet: then more data is wanted, whatever is owed."""

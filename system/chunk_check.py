@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 import numpy as np
 
 from system.errors import RejectedChunk
@@ -37,7 +39,7 @@ def check_chunk(chunk: Chunk, spec: EnvSpec) -> None:
         raise RejectedChunk("shape", f"{IS_FIRST} has {chunk.fields[IS_FIRST].ndim} axes, not 1")
     for name, (dtype, shape) in expected.items():
         _check_column(name, chunk.fields[name], dtype, (chunk.num_steps, *shape))
-    for name, array in {**chunk.fields, **chunk.latent}.items():
+    for name, array in chain(chunk.fields.items(), chunk.latent.items()):
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise RejectedChunk("nan", f"{name} holds a value that is not finite")
     if (chunk.fields[IS_TERMINAL].astype(bool) & ~chunk.fields[IS_LAST].astype(bool)).any():

@@ -17,6 +17,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import NoReturn
 
 import msgpack
@@ -29,11 +30,13 @@ from system.types import Array, Chunk
 
 __all__ = [
     "FORMAT_VERSION", "MAX_CHUNK_BYTES", "MAX_MESSAGE_BYTES", "REASONS", "Message", "check_chunk",
-    "decode_chunk", "encode_chunk", "pack", "unpack",
+    "decode_chunk", "encode_chunk", "is_count", "pack", "unpack",
 ]  # fmt: skip
 
 FORMAT_VERSION = 1
 MAX_CHUNK_BYTES = 64 * 1024**2
+MAX_HEADER_BYTES = 256 * 1024
+"""One byte of msgpack may become 64 bytes of empty lists: what is parsed must be small [bytes]."""
 MAX_MESSAGE_BYTES = 4 * 1024**2
 MAX_COLUMNS = 256
 MAX_AXES = 8
@@ -52,6 +55,9 @@ _DTYPES = {
         "float16", "float32", "float64", "uint8", "int8", "int16", "int32", "int64", "bool",
     )
 }  # fmt: skip
+_WIRE = {form: dtype for dtype in _DTYPES.values() for form in (dtype, dtype.newbyteorder(">"))}
+"""Any byte order -> little-endian."""
+_BOOL = _DTYPES["bool"]
 _TEXTS = ("spec_digest", "env")
 _COUNTS = (
     "slot", "incarnation", "sequence", "copy", "first_step", "policy_version_min",
@@ -68,25 +74,26 @@ def encode_chunk(chunk: Chunk) -> bytes:
 
     Raises:
       ValueError: a dtype that does not travel, an empty column, or more columns or axes than
-        `MAX_COLUMNS`, `MAX_AXES`.
+        `MAX_COLUMNS`, `MAX_AXES`; names that fill more than `MAX_HEADER_BYTES`.
     """
     columns = [
         (role, name, np.asarray(array))
-        for role in _ROLES
-        for name, array in getattr(chunk, role).items()
+        for role, arrays in (("fields", chunk.fields), ("latent", chunk.latent))
+        for name, array in arrays.items()
     ]
     columns.sort(key=lambda column: -column[2].dtype.itemsize)
-    if len(columns) > MAX_COLUMNS:
-        raise ValueError(f"chunk has {len(columns)} columns, at most {MAX_COLUMNS} travel")
-    table = [[role, name, *_table_entry(name, array)] for role, name, array in columns]
-    header: Message = {key: getattr(chunk, key) for key in _TEXTS}
-    header.update({key: int(getattr(chunk, key)) for key in _COUNTS})
-    header["flags"] = {key: bool(value) for key, value in chunk.flags.items()}
-    packed = _packb({**header, "table": table})
-    padding = bytes(_columns_start(len(packed)) - _PREFIX.size - len(packed))
-    buffers = [array.astype(_DTYPES[array.dtype.name]).tobytes() for _, _, array in columns]
-    body = b"".join([packed, padding, *buffers])
-    return _PREFIX.pack(FORMAT_VERSION, len(packed), zlib.crc32(body)) + body
+    layout = tuple((role, name, array.dtype, array.shape) for role, name, array in columns)
+    packed = _pack_header(chunk, _packed_table(layout))
+    if len(packed) > MAX_HEADER_BYTES:
+        raise ValueError(f"chunk header of {len(packed)} bytes, at most {MAX_HEADER_BYTES} travel")
+    # The arrays are joined as they lie in memory: images are copied once.
+    body: list[bytes | memoryview] = [packed]
+    body.append(bytes(_columns_start(len(packed)) - _PREFIX.size - len(packed)))
+    body += [np.ascontiguousarray(array, _WIRE[array.dtype]).data for _, _, array in columns]
+    checksum = 0
+    for piece in body:
+        checksum = zlib.crc32(piece, checksum)
+    return b"".join([_PREFIX.pack(FORMAT_VERSION, len(packed), checksum), *body])
 
 
 def decode_chunk(
@@ -106,15 +113,19 @@ def decode_chunk(
     if len(data) < _PREFIX.size:
         raise RejectedChunk("truncated", f"{len(data)} bytes are less than the prefix")
     _, header_length, checksum = _PREFIX.unpack_from(data)
-    start = _columns_start(header_length)
+    if header_length > MAX_HEADER_BYTES:
+        raise RejectedChunk("oversize", f"header of {header_length} bytes")
+    end, start = _PREFIX.size + header_length, _columns_start(header_length)
     if len(data) < start:
         raise RejectedChunk("truncated", f"header of {header_length} bytes is cut off")
-    header = _unpackb(data[_PREFIX.size : _PREFIX.size + header_length])
+    header = _unpackb(data[_PREFIX.size : end])
     _check_header(header)
     table = _read_table(header["table"])
     _check_length(len(data) - start, table)
     if zlib.crc32(memoryview(data)[_PREFIX.size :]) != checksum:
         raise RejectedChunk("checksum", "the bytes are not those that were sealed")
+    if any(data[end:start]):
+        raise RejectedChunk("header", "something between header and columns")
     if spec is not None and header["spec_digest"] != spec.digest:
         raise RejectedChunk("digest", f"spec {header['spec_digest']}, expected {spec.digest}")
     return _build(header, _views(data, start, table))
@@ -155,33 +166,61 @@ def _columns_start(header_length: int) -> int:
 
 
 def _packb(message: Mapping[str, object]) -> bytes:
-    packed: bytes = msgpack.packb(message, use_bin_type=True, strict_types=True)
+    packed: bytes = msgpack.packb(message, use_bin_type=True, strict_types=True, buf_size=1024)
     return packed
+
+
+def _pack_header(chunk: Chunk, table: bytes) -> bytes:
+    """One map, whose last entry is the table that `_packed_table` made."""
+    header: Message = {key: getattr(chunk, key) for key in _TEXTS}
+    header.update({key: int(getattr(chunk, key)) for key in _COUNTS})
+    header["flags"] = {key: bool(value) for key, value in chunk.flags.items()}
+    packed = _packb(header)
+    return bytes([packed[0] + 1]) + packed[1:] + table
+
+
+@lru_cache(maxsize=256)
+def _packed_table(layout: tuple[_Column, ...]) -> bytes:
+    """The entry "table" of a header; an actor's Chunks differ in little else than their values."""
+    if len(layout) > MAX_COLUMNS:
+        raise ValueError(f"chunk has {len(layout)} columns, at most {MAX_COLUMNS} travel")
+    table = [[role, name, *_table_entry(name, dtype, shape)] for role, name, dtype, shape in layout]
+    return _packb({"table": table})[1:]
 
 
 def _unpackb(data: bytes) -> Message:
     """Reads one map with text keys and nothing after it; msgpack extensions are refused."""
     try:
         message = msgpack.unpackb(
-            data, raw=False, strict_map_key=True, ext_hook=_refuse_extension, timestamp=0
+            data, raw=False, object_pairs_hook=_map_of, ext_hook=_refuse_extension, timestamp=0
         )
     except (ValueError, TypeError, OverflowError, msgpack.UnpackException) as error:
         raise RejectedChunk("header", f"not msgpack: {error}"[:200]) from None
-    if not isinstance(message, dict) or not all(isinstance(key, str) for key in message):
+    if not isinstance(message, dict):
         raise RejectedChunk("header", "not a map with text keys")
     return message
+
+
+def _map_of(pairs: list[tuple[object, object]]) -> dict[object, object]:
+    """Every key is text and stands once: two readers must not see two different messages."""
+    found = dict(pairs)
+    if len(found) != len(pairs) or not all(type(key) is str for key in found):
+        raise ValueError("a map names a key twice, or with something that is not text")
+    return found
 
 
 def _refuse_extension(code: int, data: bytes) -> NoReturn:
     raise ValueError(f"extension type {code} of {len(data)} bytes")
 
 
-def _table_entry(name: str, array: Array) -> tuple[str, list[int]]:
-    if array.dtype.name not in _DTYPES:
-        raise ValueError(f"column {name!r} has dtype {array.dtype}; these travel: {list(_DTYPES)}")
-    if array.size == 0 or array.ndim > MAX_AXES:
-        raise ValueError(f"column {name!r} of shape {array.shape} is empty or has too many axes")
-    return array.dtype.name, list(array.shape)
+def _table_entry(
+    name: str, dtype: np.dtype[np.generic], shape: tuple[int, ...]
+) -> tuple[str, list[int]]:
+    if dtype not in _WIRE:
+        raise ValueError(f"column {name!r} has dtype {dtype}; these travel: {list(_DTYPES)}")
+    if 0 in shape or len(shape) > MAX_AXES:
+        raise ValueError(f"column {name!r} of shape {shape} is empty or has too many axes")
+    return dtype.name, list(shape)
 
 
 def _check_header(header: Message) -> None:
@@ -193,8 +232,10 @@ def _check_header(header: Message) -> None:
         if not isinstance(header[key], str):
             raise RejectedChunk("header", f"{key} is not text")
     for key in _COUNTS:
-        if not _is_count(header[key]):
+        if not is_count(header[key]):
             raise RejectedChunk("header", f"{key} is not a count")
+    if header["policy_version_min"] > header["policy_version_max"]:  # type: ignore[operator]
+        raise RejectedChunk("header", "the oldest policy version is newer than the newest")
     flags = header["flags"]
     if not isinstance(flags, dict) or not all(type(value) is bool for value in flags.values()):
         raise RejectedChunk("header", "flags is not a map of booleans")
@@ -213,14 +254,18 @@ def _read_column(row: object) -> _Column:
     if not isinstance(row, list) or len(row) != 4:
         raise RejectedChunk("header", "a table row is not [role, name, dtype, shape]")
     role, name, dtype, shape = row
+    # Only text is shown: the repr of a list nested deeply enough is a RecursionError.
     if role not in _ROLES or not isinstance(name, str):
-        raise RejectedChunk("header", f"unknown column {role!r:.40} {name!r:.80}")
+        raise RejectedChunk(
+            "header", f"a column is neither of {' or '.join(_ROLES)}, or has no name"
+        )
     if not isinstance(dtype, str) or dtype not in _DTYPES:
-        raise RejectedChunk("dtype", f"column {name!r:.80} has dtype {dtype!r:.40}")
+        shown = dtype[:40] if isinstance(dtype, str) else type(dtype).__name__
+        raise RejectedChunk("dtype", f"column {name!r:.80} has dtype {shown!r}")
     if not isinstance(shape, list) or len(shape) > MAX_AXES:
         raise RejectedChunk("shape", f"column {name!r:.80} has no usable shape")
-    if not all(_is_count(length) and length > 0 for length in shape):
-        raise RejectedChunk("shape", f"column {name!r:.80} has shape {shape!r:.80}")
+    if not all(is_count(length) and length > 0 for length in shape):
+        raise RejectedChunk("shape", f"column {name!r:.80} has a length that is not a count")
     return role, name, _DTYPES[dtype], tuple(shape)
 
 
@@ -232,7 +277,8 @@ def _check_length(num_bytes: int, table: list[_Column]) -> None:
         raise RejectedChunk("length", f"{num_bytes - size} bytes after the last column")
 
 
-def _is_count(value: object) -> bool:
+def is_count(value: object) -> bool:
+    """Whether this is a whole number that every reader can hold: 0 .. `MAX_INTEGER`."""
     return type(value) is int and 0 <= value <= MAX_INTEGER
 
 
@@ -248,7 +294,7 @@ def _views(data: bytes, start: int, table: list[_Column]) -> dict[str, dict[str,
     for role, name, dtype, shape in table:
         size = _num_bytes(dtype, shape)
         count = size // dtype.itemsize
-        if dtype == np.bool_ and np.frombuffer(data, np.uint8, count, start).max() > 1:
+        if dtype is _BOOL and data[start : start + count].translate(None, b"\0\1"):
             raise RejectedChunk("value", f"column {name!r:.80} holds bytes that are not booleans")
         views[role][name] = np.frombuffer(data, dtype, count, start).reshape(shape)
         start += size

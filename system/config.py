@@ -16,6 +16,10 @@ from typing import Any, TypeVar
 from system.errors import ConfigError, nearest
 
 ConfigT = TypeVar("ConfigT")
+MAX_NUMBER = 2**62
+"""Greatest number of a setting, either sign."""
+MAX_DEPTH = 16
+"""Of lists and maps in one setting; copying and printing them recurses."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,7 +136,7 @@ def from_json(cls: type[ConfigT], data: dict[str, Any], path: str = "") -> Confi
     """
     if not isinstance(data, dict):
         where = path.removesuffix(".") or "config"
-        raise ConfigError(f"{where}={data!r} must be a section of settings")
+        raise ConfigError(f"{where}={_shown(data)} must be a section of settings")
     hints = typing.get_type_hints(cls)
     names = [field.name for field in fields(cls)]  # type: ignore[arg-type]
     for key in data:
@@ -221,7 +225,7 @@ def parse_value(text: str) -> Any:  # noqa: ANN401
         return {"True": True, "False": False, "None": None}[text]
     try:
         return json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return text
 
 
@@ -230,10 +234,13 @@ def _convert(path: str, hint: Any, value: Any) -> Any:  # noqa: ANN401
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Literal:
         if value not in args:
-            raise ConfigError(f"{path}={value!r}; {nearest(str(value), map(str, args))}")
+            word = value if isinstance(value, str) else _shown(value)
+            raise ConfigError(f"{path}={_shown(value)}; {nearest(word[:80], map(str, args))}")
         return value
     if origin in (dict, tuple, list):
-        return tuple(value) if origin is tuple else value
+        return _container(path, origin, value)
+    if isinstance(value, int | float) and not abs(value) <= MAX_NUMBER:
+        raise ConfigError(f"{path}={_shown(value)} must be a finite number")
     if hint is int and isinstance(value, float) and value.is_integer():
         return int(value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
@@ -241,5 +248,29 @@ def _convert(path: str, hint: Any, value: Any) -> Any:  # noqa: ANN401
     allowed = args or (hint,)
     if type(value) not in allowed and hint is not Any:
         wanted = " or ".join(getattr(kind, "__name__", str(kind)) for kind in allowed)
-        raise ConfigError(f"{path}={value!r} must be of type {wanted}")
+        raise ConfigError(f"{path}={_shown(value)} must be of type {wanted}")
     return value
+
+
+def _container(path: str, kind: type, value: Any) -> Any:  # noqa: ANN401
+    if not isinstance(value, dict if kind is dict else list | tuple):
+        raise ConfigError(f"{path}={_shown(value)} must be a {kind.__name__}")
+    if _is_deeper(value, MAX_DEPTH):
+        raise ConfigError(f"{path} is nested more than {MAX_DEPTH} levels deep")
+    return tuple(value) if kind is tuple else value
+
+
+def _is_deeper(value: object, levels: int) -> bool:
+    if not isinstance(value, dict | list | tuple):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(_is_deeper(each, levels - 1) for each in inner)
+
+
+def _shown(value: object) -> str:
+    """A value for a message; the repr of what is nested may not end."""
+    if isinstance(value, dict | list | tuple):
+        return f"a {type(value).__name__}"
+    if isinstance(value, int) and abs(value) > MAX_NUMBER:
+        return "a huge number"
+    return repr(value)[:80]

@@ -9,6 +9,7 @@
     |   `-- CheckpointError       corrupt or mismatching, names the component
     |-- RejectedChunk             bytes from the network that are not a valid Chunk; has `.reason`
     |-- Unavailable               Redis cannot be reached just now; retry later
+    |-- DiskFull                  no room for a file of the run; goes on when there is
     |-- NotFinite                 training diverged; the last good checkpoint stays
     |-- Fenced                    a newer incarnation or epoch took our place; stop writing
     `-- EnvironmentFault          an environment raised, hung, or left its space
@@ -44,12 +45,17 @@ class RejectedChunk(DreamfleetError):
     """Bytes that are not a valid Chunk. `reason` is a short word to count by."""
 
     def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(f"{reason}: {detail}")
+        # Bounded: it may quote the bytes, and it becomes an event.
+        super().__init__(f"{reason}: {detail:.300}")
         self.reason = reason
 
 
 class Unavailable(DreamfleetError):
     """The store cannot be reached just now; nothing is known about the last command."""
+
+
+class DiskFull(DreamfleetError):
+    """No room to write a file of the run; what was to be written is kept and tried again."""
 
 
 class NotFinite(DreamfleetError):

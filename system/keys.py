@@ -1,6 +1,7 @@
 """Every Redis key, once. `{run}` is the run's name; nothing else may spell a key.
 
-The first five are *data and weights*, the rest is *control* (small, must survive a full data log).
+The first two lie on the *data* server, all others on *control* (small, must survive a full data
+log); they are one server unless `--redis-data` names another.
 Values start with a version byte or are Redis streams of versioned messages.
 """
 
@@ -8,12 +9,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+RUNS = "dreamfleet:runs"
+"""Hash: run id -> JSON, see `deploy/registry.py`. Of no run: theirs go on with `:{run}:`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Keys:
     """The key names of one run."""
 
     run: str
+
+    @property
+    def pattern(self) -> str:
+        """Matches every key of this run and of no other, for SCAN."""
+        return f"dreamfleet:{_literal(self.run)}:*"
 
     def log(self, slot: int) -> str:
         """Stream: the Chunks of one actor slot; ids are `<incarnation>-<sequence>`."""
@@ -29,14 +38,17 @@ class Keys:
         """Stream, one entry long: what the learner says to actors; ids are `<epoch>-<tick>`."""
         return f"dreamfleet:{self.run}:learner"
 
-    @property
-    def policy(self) -> str:
-        """Stream: manifests of broadcast policies; ids are `<epoch>-<version>`."""
-        return f"dreamfleet:{self.run}:policy"
+    def policy(self, name: str = "policy") -> str:
+        """Stream: manifests of one channel's policies; ids are `<epoch>-<version>`.
 
-    def policy_piece(self, epoch: int, version: int, index: int) -> str:
-        """String, expiring: one piece of the weights of one broadcast."""
-        return f"dreamfleet:{self.run}:policy:{epoch}-{version}:{index}"
+        `policy` feeds simulated actors. `policy:safe` feeds robots; there the first number counts
+        promotions, and the second still names the version.
+        """
+        return f"dreamfleet:{self.run}:{name}"
+
+    def policy_piece(self, name: str, epoch: int, version: int, index: int) -> str:
+        """String: one piece of the weights behind one manifest; expires on `policy`."""
+        return f"dreamfleet:{self.run}:{name}:{epoch}-{version}:{index}"
 
     @property
     def desired(self) -> str:

@@ -15,6 +15,7 @@ same code speaks to Redis >= 7, to Valkey and to any redis-py >= 6.
 
 from __future__ import annotations
 
+import re
 import threading
 from typing import Protocol, TypeAlias, cast
 from urllib.parse import urlsplit
@@ -38,6 +39,7 @@ _RETRYABLE = (
     "NOREPLICAS",
 )
 _SCHEMES = ("redis", "rediss", "unix")
+_PASSWORD = re.compile(r"([?&]password=)[^&]*")
 
 
 class _Link(Protocol):
@@ -83,7 +85,7 @@ class RedisConnection:
           UserError: the URL cannot be understood.
         """
         self.url = url
-        self.shown_url = _without_password(url)
+        self.shown_url = without_password(url)
         self.timeout_s = timeout_s
         self.lock = threading.RLock()
         """Held for one call; hold it over several to keep them together (WATCH ... EXEC)."""
@@ -198,7 +200,7 @@ def as_list(reply: Reply) -> list[Reply]:
 def _pool(url: str, timeout_s: float) -> redis.ConnectionPool:
     if urlsplit(url).scheme not in _SCHEMES:
         raise UserError(
-            f"Redis URL {_without_password(url)!r} must start with redis://, rediss:// or unix://"
+            f"Redis URL {without_password(url)!r} must start with redis://, rediss:// or unix://"
         )
     try:
         return redis.ConnectionPool.from_url(
@@ -210,10 +212,12 @@ def _pool(url: str, timeout_s: float) -> redis.ConnectionPool:
             health_check_interval=0,
         )
     except (ValueError, TypeError) as error:
-        raise UserError(f"Redis URL {_without_password(url)!r}: {error}") from error
+        raise UserError(f"Redis URL {without_password(url)!r}: {error}") from error
 
 
-def _without_password(url: str) -> str:
+def without_password(url: str) -> str:
+    """The URL as it may be shown and stored."""
     head, at, tail = url.rpartition("@")
     scheme = head.partition("://")[0]
-    return f"{scheme}://***@{tail}" if at else url
+    shown = f"{scheme}://***@{tail}" if at else url
+    return _PASSWORD.sub(r"\1***", shown)

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
+from system.config import from_json
 from system.errors import ConfigError
+
+DTYPES = ("float32", "uint8")
+"""Of observations."""
+MAX_LENGTH = 2**31 - 1
+MAX_AXES = 7
+"""Of one observation; a Chunk puts time in front."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -16,6 +23,13 @@ class ArraySpec:
 
     shape: tuple[int, ...]
     dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES or len(self.shape) > MAX_AXES:
+            shown = f"dtype {self.dtype!r:.40} in {len(self.shape)} axes"
+            raise ConfigError(f"an observation of {shown}; these can be: {DTYPES}, {MAX_AXES} axes")
+        if not all(type(length) is int and 0 < length <= MAX_LENGTH for length in self.shape):
+            raise ConfigError(f"a length in an observation's shape is not in 1..{MAX_LENGTH}")
 
     @property
     def size(self) -> int:
@@ -38,6 +52,10 @@ class ActionSpec:
     size: int
     """A: dimensions of a continuous action, or number of discrete choices."""
 
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ConfigError(f"an action of size {self.size}; at least 1 is needed")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EnvSpec:
@@ -54,6 +72,8 @@ class EnvSpec:
     def __post_init__(self) -> None:
         if not self.observation:
             raise ConfigError(f"environment {self.name!r} shows no observation")
+        if self.action_repeat < 1:
+            raise ConfigError(f"env.action_repeat={self.action_repeat} must be at least 1")
 
     @property
     def digest(self) -> str:
@@ -68,14 +88,10 @@ class EnvSpec:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> EnvSpec:
-        """Inverse of `to_json`."""
-        return cls(
-            name=data["name"],
-            observation={
-                key: ArraySpec(shape=tuple(spec["shape"]), dtype=spec["dtype"])
-                for key, spec in data["observation"].items()
-            },
-            action=ActionSpec(**data["action"]),
-            action_repeat=data["action_repeat"],
-            env_args=data["env_args"],
-        )
+        """Inverse of `to_json`. Raises ConfigError naming the key that is missing or cannot be."""
+        spec = from_json(cls, data, "spec.")
+        observation = {
+            key: from_json(ArraySpec, array, f"spec.observation.{key}.")
+            for key, array in data["observation"].items()
+        }
+        return replace(spec, observation=observation)

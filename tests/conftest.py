@@ -21,6 +21,15 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedR
     server.stop()
 
 
+@pytest.fixture(scope="session")
+def data_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
+    """A second one, for the data role."""
+    server = EmbeddedRedis(tmp_path_factory.mktemp("data"), max_memory_bytes=256 * 1024**2)
+    server.start()
+    yield server
+    server.stop()
+
+
 @pytest.fixture
 def run_name() -> str:
     """A run nobody else uses."""

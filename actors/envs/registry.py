@@ -10,10 +10,13 @@
 from __future__ import annotations
 
 from actors.config import EnvConfig
-from actors.envs.batched import FaultTolerantEnv, OnFault, Waiting, ignore_fault, keep_waiting
+from actors.envs.batched import FaultTolerantEnv, OnFault, ignore_fault
+from actors.envs.copies import Copies, Waiting, keep_waiting
 from actors.envs.dm_control import PREFIX, DmControlSimulator, suite_names
 from actors.envs.gymnasium import GymnasiumSimulator, is_registered, registered_names
+from actors.envs.isolated import ProcessCopies
 from actors.envs.simulator import SimulatorEnv
+from actors.envs.threads import ThreadCopies
 from system.errors import ConfigError, nearest
 from system.specs import EnvSpec
 
@@ -57,14 +60,13 @@ def make_env(
 
     Raises:
       ConfigError: see `make_single`.
+      EnvironmentFault: building a copy raised, hung or died.
     """
     return FaultTolerantEnv(
-        lambda: make_single(config),
+        _make_copies(config, num_copies, while_waiting),
         num_copies=num_copies,
         seed=(seed, slot),
-        deadline_s=config.step_deadline_s,
         on_fault=on_fault,
-        while_waiting=while_waiting,
     )
 
 
@@ -73,10 +75,19 @@ def env_spec(config: EnvConfig) -> EnvSpec:
 
     Raises:
       ConfigError: see `make_single`.
+      EnvironmentFault: building it raised, hung or died.
     """
-    env = make_single(config)
-    env.close()
-    return env.spec
+    copies = _make_copies(config, 1, keep_waiting)
+    copies.close()
+    return copies.spec
+
+
+def _make_copies(config: EnvConfig, num_copies: int, while_waiting: Waiting) -> Copies:
+    if config.isolate:
+        return ProcessCopies(config, num_copies=num_copies, while_waiting=while_waiting)
+    return ThreadCopies(
+        lambda: make_single(config), config, num_copies=num_copies, while_waiting=while_waiting
+    )
 
 
 def _unknown(name: str) -> ConfigError:

@@ -29,10 +29,12 @@ class MemoryControl:
         with self._lock:
             return self._desired
 
-    def change_desired(self, *, actors: int | None = None, stopping: bool | None = None) -> Desired:
+    def change_desired(
+        self, *, actors: int | None = None, delta: int = 0, stopping: bool | None = None
+    ) -> Desired:
         """Changes the given parts; the generation grows only if something changed."""
         with self._lock:
-            self._desired = changed(self._desired, actors=actors, stopping=stopping)
+            self._desired = changed(self._desired, actors=actors, delta=delta, stopping=stopping)
             return self._desired
 
     def renew(self, lease: Lease, *, ttl_s: float) -> None:
@@ -79,11 +81,11 @@ class MemoryControl:
         """Nothing to release."""
 
 
-def changed(desired: Desired, *, actors: int | None, stopping: bool | None) -> Desired:
+def changed(desired: Desired, *, actors: int | None, delta: int, stopping: bool | None) -> Desired:
     """`desired` with the given parts replaced; a new generation only if something differs."""
     wish = replace(
         desired,
-        actors=desired.actors if actors is None else actors,
+        actors=max(0, (desired.actors if actors is None else actors) + delta),
         stopping=desired.stopping if stopping is None else stopping,
     )
     return desired if wish == desired else replace(wish, generation=desired.generation + 1)

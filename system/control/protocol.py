@@ -8,6 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
+FIRST_OWN_SLOT = 1000
+"""Slots from here on belong to actors started by hand; the desired fleet does not count them."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Desired:
@@ -66,8 +69,16 @@ class Control(Protocol):
         """The desired fleet; generation 0 if nobody has asked for one."""
         ...
 
-    def change_desired(self, *, actors: int | None = None, stopping: bool | None = None) -> Desired:
-        """Atomically changes the given parts; the generation grows only if something changed."""
+    def change_desired(
+        self, *, actors: int | None = None, delta: int = 0, stopping: bool | None = None
+    ) -> Desired:
+        """Atomically changes the given parts; the generation grows only if something changed.
+
+        Args:
+          actors: how many there should be; None keeps the number wished last.
+          delta: so many more, or fewer if negative, but never below 0.
+          stopping: drain, checkpoint and exit.
+        """
         ...
 
     def renew(self, lease: Lease, *, ttl_s: float) -> None:

@@ -9,10 +9,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, fields
 from typing import TypeVar
 
-from system.codec import Message, pack, unpack
+from system.codec import Message, is_count, pack, unpack
 from system.control.memory import MAX_EVENTS, changed
 from system.control.protocol import Desired, Event, Lease, ProcessMetrics
 from system.errors import RejectedChunk, Unavailable
@@ -22,6 +23,10 @@ from system.redis_client import RedisConnection, as_bytes, as_list, connect
 
 _ATTEMPTS = 100
 _SCAN_COUNT = 1000
+_MAX_BYTES = 256 * 1024
+"""Of one record [bytes]."""
+_MAX_TEXT_CHARS = 16_000
+"""Of one text; the stack of a hang is shorter."""
 
 RecordT = TypeVar("RecordT", Desired, Lease, Event, ProcessMetrics)
 
@@ -39,20 +44,27 @@ class RedisControl:
         data = self._redis.call("GET", self._keys.desired)
         return Desired() if data is None else _read(Desired, as_bytes(data))
 
-    def change_desired(self, *, actors: int | None = None, stopping: bool | None = None) -> Desired:
+    def change_desired(
+        self, *, actors: int | None = None, delta: int = 0, stopping: bool | None = None
+    ) -> Desired:
         """Atomically changes the given parts; the generation grows only if something changed."""
         with self._redis.lock:
-            for _ in range(_ATTEMPTS):
-                self._redis.call("WATCH", self._keys.desired)
-                before = self.desired()
-                wish = changed(before, actors=actors, stopping=stopping)
-                if wish == before:
-                    self._redis.call("UNWATCH")
-                    return before
-                self._redis.call("MULTI")
-                self._redis.call("SET", self._keys.desired, _write(wish))
-                if self._redis.call("EXEC") is not None:
-                    return wish
+            try:
+                for _ in range(_ATTEMPTS):
+                    self._redis.call("WATCH", self._keys.desired)
+                    before = self.desired()
+                    wish = changed(before, actors=actors, delta=delta, stopping=stopping)
+                    if wish == before:
+                        self._redis.call("UNWATCH")
+                        return before
+                    self._redis.call("MULTI")
+                    self._redis.call("SET", self._keys.desired, _write(wish))
+                    if self._redis.call("EXEC") is not None:
+                        return wish
+            except BaseException:
+                # A refused command leaves the connection inside WATCH or MULTI: never reuse it.
+                self._redis.drop()
+                raise
         raise Unavailable(f"the desired fleet was changed by others {_ATTEMPTS} times in a row")
 
     def renew(self, lease: Lease, *, ttl_s: float) -> None:
@@ -113,11 +125,13 @@ class RedisControl:
 
 
 def _write(record: Desired | Lease | Event | ProcessMetrics) -> bytes:
-    """Packs one record; numbers become plain floats where the record says so."""
+    """Packs one record; numbers become plain floats where the record says so, texts are cut."""
     message = asdict(record)
     for field in fields(record):
         value = message[field.name]
-        if field.type == "float":
+        if field.type == "str":  # it may quote anything: half a character would not travel
+            message[field.name] = value[:_MAX_TEXT_CHARS].encode("utf-8", "replace").decode()
+        elif field.type == "float":
             message[field.name] = float(value)
         elif field.type == "dict[str, float]":
             message[field.name] = {name: float(number) for name, number in value.items()}
@@ -130,11 +144,22 @@ def _read(kind: type[RecordT], data: bytes) -> RecordT:
     Raises:
       RejectedChunk: they are not.
     """
-    message: Message = unpack(data)
+    message: Message = unpack(data, max_bytes=_MAX_BYTES)
     example = {field.name: str(field.type) for field in fields(kind)}
     if {name: _type_name(value) for name, value in message.items()} != example:
         raise RejectedChunk("header", f"not a {kind.__name__}")
+    if not all(_is_proper(value) for value in message.values()):
+        raise RejectedChunk("value", f"a {kind.__name__} with a value that cannot be")
     return kind(**message)  # type: ignore[arg-type]
+
+
+def _is_proper(value: object) -> bool:
+    """Whole numbers are counts, times are finite; a measured value (in a dict) may be NaN."""
+    if type(value) is int:
+        return is_count(value)
+    if isinstance(value, str):
+        return len(value) <= _MAX_TEXT_CHARS
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _type_name(value: object) -> str:

@@ -41,12 +41,14 @@ class MemoryLog:
         """The learner's end."""
         return MemoryLogReader(self)
 
-    def wipe(self) -> None:
-        """Forgets everything, as FLUSHALL or a server without persistence does."""
+    def wipe(self, *, data: bool = True, control: bool = True) -> None:
+        """Forgets what these servers held, as FLUSHALL or one without persistence does."""
         with self.changed:
-            self.streams.clear()
-            self.slots.clear()
-            self.notice_id, self.notice = ZERO_ID, None
+            if data:
+                self.streams.clear()
+                self.slots.clear()
+            if control:
+                self.notice_id, self.notice = ZERO_ID, None
 
     def lose_tail(self, slot: int, count: int) -> int:
         """Forgets a stream's newest `count` entries, as a killed server does; returns how many."""

@@ -51,7 +51,8 @@ class SlotNotice:
     durable: EntryId = ZERO_ID
     """Everything up to and with this id is in a synced segment."""
     granted: EntryId = ZERO_ID
-    """The highest id this slot may append (credit). Monotone."""
+    """The highest id this slot may append (credit), if its ids have no holes; with holes, as many
+    Chunks after `durable` as this says. Monotone."""
     holder: str = ""
     """`Claim.who` of the incarnation in `granted`; "" if the learner does not know it. A writer
     that finds somebody else here is fenced: after a wipe two may have claimed the same number."""

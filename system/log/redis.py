@@ -7,11 +7,14 @@
     XADD learner MAXLEN 1 5-120 d <notice>    refused once epoch 6 has claimed with 6-0
     XTRIM log:3 MINID 2-9                     the stream keeps its last id, even when empty
 
-`RedisLog` names the run; `slot_log(slot)` and `reader()` open a connection each.
+The slots' streams, and the set that lists them, lie on the *data* server; what the learner says
+lies on *control*, so that a full data server withdraws no credit. `RedisLog` names both;
+`slot_log(slot)` and `reader()` open a connection to each, or one if they are the same.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from system.errors import Fenced
@@ -31,6 +34,8 @@ from system.types import EntryId
 
 _FIELD = "d"
 _CLAIM_ATTEMPTS = 100
+_SLOT = re.compile(rb"0|[1-9][0-9]{0,8}")
+"""Whatever else an actor writes into the set is nobody's slot."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,40 +43,63 @@ class RedisLog:
     """Where the log of one run lies; can be sent to another process."""
 
     url: str
+    """Where the slots' streams are: *data*."""
     run: str
     timeout_s: float = 5.0
+    """Longest wait for one reply [s]."""
+    control_url: str = ""
+    """Where the learner's notice is; empty: on the same server."""
 
     def slot_log(self, slot: int) -> SlotLog:
-        """An actor's end, with a connection of its own."""
-        return RedisSlotLog(connect(self.url, timeout_s=self.timeout_s), Keys(self.run), slot)
+        """An actor's end, with connections of its own."""
+        return RedisSlotLog(self._open(), Keys(self.run), slot)
 
     def reader(self) -> LogReader:
-        """The learner's end, with a connection of its own."""
-        return RedisLogReader(connect(self.url, timeout_s=self.timeout_s), Keys(self.run))
+        """The learner's end, with connections of its own."""
+        return RedisLogReader(self._open(), Keys(self.run))
+
+    def _open(self) -> _Servers:
+        data = connect(self.url, timeout_s=self.timeout_s)
+        if self.control_url in ("", self.url):
+            return _Servers(data=data, control=data)
+        return _Servers(data=data, control=connect(self.control_url, timeout_s=self.timeout_s))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Servers:
+    """One end's connections; the same object twice with one server."""
+
+    data: RedisConnection
+    control: RedisConnection
+
+    def close(self) -> None:
+        self.data.close()
+        self.control.close()
 
 
 class RedisSlotLog:
     """An actor's end: raw commands on one slot's stream."""
 
-    def __init__(self, connection: RedisConnection, keys: Keys, slot: int) -> None:
-        self._redis = connection
+    def __init__(self, servers: _Servers, keys: Keys, slot: int) -> None:
+        self._servers = servers
+        self._data, self._control = servers.data, servers.control
         self._keys = keys
         self._slot = slot
         self._key = keys.log(slot)
 
     def last_id(self) -> EntryId | None:
         """The greatest id the stream ever held; None if there is no stream."""
-        return last_generated_id(self._redis, self._key)
+        return last_generated_id(self._data, self._key)
 
     def append(self, entry_id: EntryId, payload: bytes, *, create: bool) -> AppendReply:
         """Appends one entry; only `create=True` makes a stream."""
         options: tuple[str, ...] = ("NOMKSTREAM",)
         if create:
             # The set first: a slot without a stream is harmless, a stream nobody reads is not.
-            self._redis.call("SADD", self._keys.slots, self._slot)
+            self._data.call("SADD", self._keys.slots, self._slot)
             options = ()
         try:
-            reply = self._redis.call("XADD", self._key, *options, str(entry_id), _FIELD, payload)
+            reply = self._data.call("XADD", self._key, *options, str(entry_id), _FIELD, payload)
         except ReplyError as error:
             if error.is_id_refusal:
                 return AppendReply.REFUSED
@@ -80,21 +108,22 @@ class RedisSlotLog:
 
     def notice(self) -> Notice | None:
         """The learner's newest notice; None while there is none or only a claim."""
-        newest = newest_entry(self._redis, self._keys.learner)
+        newest = newest_entry(self._control, self._keys.learner)
         if newest is None or newest[0].sequence == 0:
             return None
         return decode_notice(*newest)
 
     def close(self) -> None:
-        """Releases the connection."""
-        self._redis.close()
+        """Releases the connections."""
+        self._servers.close()
 
 
 class RedisLogReader:
     """The learner's end."""
 
-    def __init__(self, connection: RedisConnection, keys: Keys) -> None:
-        self._redis = connection
+    def __init__(self, servers: _Servers, keys: Keys) -> None:
+        self._servers = servers
+        self._data, self._control = servers.data, servers.control
         self._keys = keys
 
     def claim_epoch(self, *, after: int = 0) -> int:
@@ -103,7 +132,7 @@ class RedisLogReader:
         A lost reply raises Unavailable and may cost one number.
         """
         for _ in range(_CLAIM_ATTEMPTS):
-            last = last_generated_id(self._redis, self._keys.learner)
+            last = last_generated_id(self._control, self._keys.learner)
             epoch = max(last.incarnation if last else 0, after) + 1
             if self._say(EntryId(epoch, 0), b""):
                 return epoch
@@ -111,19 +140,19 @@ class RedisLogReader:
 
     def slots(self) -> list[int]:
         """Slots that were ever claimed, growing order."""
-        members = as_list(self._redis.call("SMEMBERS", self._keys.slots))
-        return sorted(int(as_bytes(member)) for member in members)
+        members = map(as_bytes, as_list(self._data.call("SMEMBERS", self._keys.slots)))
+        return sorted(int(member) for member in members if _SLOT.fullmatch(member))
 
     def read(self, cursors: dict[int, EntryId], *, limit: int, wait_s: float = 0.0) -> list[Entry]:
         """Entries after each slot's cursor; waits at most `wait_s` for the first one [s]."""
         if not cursors:
             return []
         # Blocking must end before the socket's own timeout, which would look like a dead server.
-        wait_ms = int(min(wait_s, self._redis.timeout_s / 2) * 1000)
+        wait_ms = int(min(wait_s, self._data.timeout_s / 2) * 1000)
         block = ("BLOCK", wait_ms) if wait_ms > 0 else ()
         slots = {self._keys.log(slot).encode(): slot for slot in cursors}
         ids = [str(cursor) for cursor in cursors.values()]
-        reply = self._redis.call("XREAD", "COUNT", limit, *block, "STREAMS", *slots, *ids)
+        reply = self._data.call("XREAD", "COUNT", limit, *block, "STREAMS", *slots, *ids)
         return [
             Entry(slot=slots[as_bytes(key)], entry_id=entry_id, payload=payload)
             for key, rows in map(as_list, as_list(reply))
@@ -134,29 +163,29 @@ class RedisLogReader:
         """Replaces the notice. Raises Fenced if a newer epoch has spoken."""
         if self._say(EntryId(notice.epoch, notice.tick), encode_notice(notice)):
             return
-        last = last_generated_id(self._redis, self._keys.learner)
+        last = last_generated_id(self._control, self._keys.learner)
         # Same epoch: this very notice was taken before, only its reply was lost.
         if last is not None and last.incarnation > notice.epoch:
             raise Fenced(f"learner epoch {notice.epoch}: epoch {last.incarnation} has taken over")
 
     def trim(self, slot: int, below: EntryId) -> int:
         """Drops entries with smaller ids; returns how many."""
-        return as_int(self._redis.call("XTRIM", self._keys.log(slot), "MINID", "=", str(below)))
+        return as_int(self._data.call("XTRIM", self._keys.log(slot), "MINID", "=", str(below)))
 
     def num_bytes(self) -> int:
         """What Redis says its streams take, by sampling [bytes]."""
-        sizes = [self._redis.call("MEMORY", "USAGE", self._keys.log(slot)) for slot in self.slots()]
+        sizes = [self._data.call("MEMORY", "USAGE", self._keys.log(slot)) for slot in self.slots()]
         return sum(as_int(size) for size in sizes if size is not None)
 
     def close(self) -> None:
-        """Releases the connection."""
-        self._redis.close()
+        """Releases the connections."""
+        self._servers.close()
 
     def _say(self, entry_id: EntryId, payload: bytes) -> bool:
         """Replaces the one entry of the learner's stream; False if Redis refused the id."""
         key = self._keys.learner
         try:
-            self._redis.call("XADD", key, "MAXLEN", "=", 1, str(entry_id), _FIELD, payload)
+            self._control.call("XADD", key, "MAXLEN", "=", 1, str(entry_id), _FIELD, payload)
         except ReplyError as error:
             if error.is_id_refusal:
                 return False

@@ -37,6 +37,22 @@ def next_incarnation(slot: int, last_id: EntryId | None, notice: Notice) -> int:
     return max(entry_id.incarnation for entry_id in known) + 1
 
 
+def has_credit(said: SlotNotice, *, incarnation: int, num_received: int) -> bool:
+    """Whether one more Chunk may be sent that never was.
+
+    Counted in Chunks beyond the durable one: ids may have holes, which no grant would reach over.
+
+    Args:
+      said: the learner's words.
+      incarnation: ours.
+      num_received: Chunks of ours that the store has and that are not durable.
+    """
+    if said.granted.incarnation != incarnation:
+        return False
+    durable = said.durable.sequence if said.durable.incarnation == incarnation else 0
+    return num_received < said.granted.sequence - durable
+
+
 def fenced_by(said: SlotNotice, *, incarnation: int, who: str) -> str | None:
     """Why the learner's words mean that this incarnation must stop; None if they do not."""
     newest = max(said.granted, said.durable)

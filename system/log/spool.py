@@ -8,13 +8,18 @@
 After a lost connection the store may hold more than was acknowledged (a reply was lost) or less
 (it lost its tail, or everything). Both are one move: `reconcile` sets the second mark to what the
 store's last id says, and what lies behind it is sent again, in order.
+
+The entries themselves lie on a shelf: in memory, or in files that outlive the process
+(`disk_spool.py`). A file may have a hole: an entry that cannot be read is counted and passed over.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from dataclasses import dataclass
+from collections import Counter, deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from itertools import islice
+from typing import Protocol
 
 from system.errors import Fenced
 from system.types import EntryId
@@ -28,6 +33,85 @@ class Item:
     payload: bytes
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Held:
+    """An entry that lies on a shelf."""
+
+    entry_id: EntryId
+    num_bytes: int
+
+
+class Shelf(Protocol):
+    """Where the entries of a spool lie. Never raises for want of space: it says how full it is."""
+
+    def begin(self, claim: Item) -> None:
+        """A new incarnation: whatever an earlier one left is not its business."""
+        ...
+
+    def put(self, item: Item) -> None:
+        """Takes an entry."""
+        ...
+
+    def get(self, entry_id: EntryId) -> bytes | None:
+        """Its payload; None if it is damaged: then it is not there any more."""
+        ...
+
+    def drop(self, entry_id: EntryId) -> None:
+        """Forgets an entry."""
+        ...
+
+    def tend(self, now_s: float) -> None:
+        """Called now and then, for what failed before."""
+        ...
+
+    @property
+    def fill(self) -> float:
+        """Used share of the space there is; 1 or more is full [ratio]."""
+        ...
+
+
+class MemoryShelf:
+    """Entries that die with the process; as many as the spool's limits allow."""
+
+    fill = 0.0
+
+    def __init__(self) -> None:
+        self._payloads: dict[EntryId, bytes] = {}
+
+    def begin(self, claim: Item) -> None:
+        """A new incarnation."""
+        self._payloads.clear()
+
+    def put(self, item: Item) -> None:
+        """Takes an entry."""
+        self._payloads[item.entry_id] = item.payload
+
+    def get(self, entry_id: EntryId) -> bytes | None:
+        """Its payload."""
+        return self._payloads[entry_id]
+
+    def drop(self, entry_id: EntryId) -> None:
+        """Forgets an entry."""
+        del self._payloads[entry_id]
+
+    def tend(self, now_s: float) -> None:
+        """Nothing fails here."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SpoolSetup:
+    """When a spool is full, and where its entries lie."""
+
+    spool_chunks: int
+    """Chunks that may wait."""
+    retain_bytes: int
+    """Received bytes that may wait for the learner to make them durable [bytes]."""
+    thin: bool = False
+    """Drop the oldest Chunk that was never received when the shelf is full, instead of refusing."""
+    shelf: Shelf = field(default_factory=MemoryShelf)
+    """In memory, or files; it has a say in `Spool.full`."""
+
+
 class Spool:
     """The entries of one incarnation of one slot.
 
@@ -35,32 +119,44 @@ class Spool:
     `spool.reconcile(log.last_id())`.
     """
 
-    def __init__(self, claim: Item, *, spool_chunks: int, retain_bytes: int) -> None:
+    def __init__(
+        self, claim: Item, setup: SpoolSetup, *, found: Iterable[Held] | None = None
+    ) -> None:
         """Starts with the claim received.
 
         Args:
           claim: entry `<incarnation>-0`; kept for as long as the spool, to rebuild a wiped stream.
-          spool_chunks: Chunks that may wait.
-          retain_bytes: received bytes that may wait for the learner to make them durable.
+          setup: when it is full, where its entries lie.
+          found: what lies there of an earlier life of this incarnation, in id order; None begins a
+            new one.
         """
         self.claim = claim
         """Entry `<incarnation>-0`."""
-        self._spool_chunks = spool_chunks
-        self._retain_bytes = retain_bytes
-        self._items: deque[Item] = deque()
+        self._setup, self._shelf = setup, setup.shelf
+        self._items: deque[Held] = deque(found or ())
+        self._found = found is not None
         self._has_claim = True
         self._num_received = 0
         """Items the store has, as far as known."""
         self._num_ever = 0
         """Items the store has had at some time: what is sent again needs no credit."""
-        self._last_offered = claim.entry_id
+        self._last_offered = self._items[-1].entry_id if self._items else claim.entry_id
         self.retained_bytes = 0
         """Received at some time and not yet durable [bytes]."""
+        self.counts: Counter[str] = Counter()
+        """Chunks given up before they were received: `thinned`, `damaged`."""
+        if found is None:
+            self._shelf.begin(claim)
 
     @property
     def num_waiting(self) -> int:
         """Chunks that the store does not have."""
         return len(self._items) - self._num_received
+
+    @property
+    def num_received(self) -> int:
+        """Chunks that the store has, as far as known, and that are not durable."""
+        return self._num_received
 
     @property
     def num_retained(self) -> int:
@@ -70,30 +166,61 @@ class Spool:
     @property
     def full(self) -> bool:
         """Whether nothing may be offered now."""
-        return self.num_waiting >= self._spool_chunks or self.retained_bytes > self._retain_bytes
+        return (
+            self.num_waiting >= self._setup.spool_chunks
+            or self.retained_bytes > self._setup.retain_bytes
+            or (self._shelf.fill >= 1 and not self._can_thin)
+        )
+
+    @property
+    def fill(self) -> float:
+        """How full the shelf is [ratio]; what can be thinned is never full."""
+        return 0.0 if self._can_thin else self._shelf.fill
+
+    def tend(self, now_s: float) -> None:
+        """Lets the shelf try again what failed."""
+        self._shelf.tend(now_s)
 
     def expect(self) -> EntryId:
         """The id that the next offered Chunk must have."""
         return EntryId(self._last_offered.incarnation, self._last_offered.sequence + 1)
 
-    def offer(self, item: Item) -> None:
+    def check_offer(self, entry_id: EntryId, *, beyond: bool = False) -> None:
+        """Raises ValueError if the spool is full (`beyond`: never mind), or the id is not next."""
+        if self.full and not beyond:
+            raise ValueError(f"the spool is full; {entry_id} must wait until `full` is False")
+        if entry_id != self.expect():
+            raise ValueError(f"chunk {entry_id} offered, {self.expect()} expected")
+
+    def offer(self, item: Item, *, beyond: bool = False) -> None:
         """Puts one Chunk at the end.
 
         Raises:
-          ValueError: the spool is full, or the id is not the next one.
+          ValueError: see `check_offer`.
         """
-        if self.full:
-            raise ValueError(f"the spool is full; {item.entry_id} must wait until `full` is False")
-        if item.entry_id != self.expect():
-            raise ValueError(f"chunk {item.entry_id} offered, {self.expect()} expected")
-        self._items.append(item)
+        self.check_offer(item.entry_id, beyond=beyond)
+        while self._shelf.fill >= 1 and self._can_thin:
+            self._give_up(self._num_ever, "thinned")
+        self._shelf.put(item)
+        self._items.append(Held(entry_id=item.entry_id, num_bytes=len(item.payload)))
         self._last_offered = item.entry_id
 
-    def head(self) -> Item | None:
+    def head_id(self) -> EntryId | None:
         """What to send next: the claim if the store lost it, else the oldest waiting Chunk."""
         if not self._has_claim:
-            return self.claim
-        return self._items[self._num_received] if self.num_waiting else None
+            return self.claim.entry_id
+        return self._items[self._num_received].entry_id if self.num_waiting else None
+
+    def head(self) -> Item | None:
+        """The same with its bytes; None if what lay there was damaged, then look again."""
+        entry_id = self.head_id()
+        if entry_id is None or entry_id == self.claim.entry_id:
+            return None if entry_id is None else self.claim
+        payload = self._shelf.get(entry_id)
+        if payload is None:
+            self._give_up(self._num_received, "damaged")
+            return None
+        return Item(entry_id=entry_id, payload=payload)
 
     def head_is_again(self) -> bool:
         """Whether the store once had the head: its credit was spent then."""
@@ -117,7 +244,8 @@ class Spool:
         ours = self._last_offered
         if last_id is not None and last_id.incarnation > ours.incarnation:
             raise Fenced(f"incarnation {ours.incarnation} lost its slot to {last_id}")
-        if last_id is not None and last_id > ours:
+        # What was found may miss its newest: forgotten as durable, or never written to a full disk.
+        if last_id is not None and last_id > ours and not self._found:
             raise Fenced(f"somebody wrote {last_id} in our incarnation; we only offered {ours}")
         before = self._num_received
         self._has_claim = last_id is not None and last_id >= self.claim.entry_id
@@ -128,18 +256,28 @@ class Spool:
     def forget(self, durable: EntryId) -> None:
         """Drops what a synced segment holds."""
         while self._items and self._items[0].entry_id <= durable:
-            item = self._items.popleft()
-            if self._num_ever:
-                self.retained_bytes -= len(item.payload)
-            self._num_received = max(0, self._num_received - 1)
-            self._num_ever = max(0, self._num_ever - 1)
-
-    def waiting(self) -> list[Item]:
-        """Everything the store is not known to have."""
-        return list(islice(self._items, self._num_received, None))
+            self._remove(0)
 
     def _set_received(self, count: int) -> None:
         fresh = islice(self._items, self._num_ever, max(count, self._num_ever))
-        self.retained_bytes += sum(len(item.payload) for item in fresh)
+        self.retained_bytes += sum(item.num_bytes for item in fresh)
         self._num_received = count
         self._num_ever = max(self._num_ever, count)
+
+    @property
+    def _can_thin(self) -> bool:
+        return self._setup.thin and self._num_ever < len(self._items)
+
+    def _give_up(self, index: int, why: str) -> None:
+        self.counts[why] += 1
+        self._remove(index)
+
+    def _remove(self, index: int) -> None:
+        held = self._items[index]
+        del self._items[index]
+        self._shelf.drop(held.entry_id)
+        if index < self._num_ever:
+            self._num_ever -= 1
+            self.retained_bytes -= held.num_bytes
+        if index < self._num_received:
+            self._num_received -= 1

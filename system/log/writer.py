@@ -2,7 +2,7 @@
 
 ::
 
-    writer = SlotWriter(log, slot=3, claim=claim, spool_chunks=8, retain_bytes=1 << 26, clock=clock)
+    writer = SlotWriter(log, slot=3, claim=claim, spool=setup, clock=clock)
     incarnation = writer.try_claim()             # int, or Wait: tick again later
     while acting:
         if not writer.full:
@@ -13,27 +13,28 @@ One append is in flight at a time, so a failed one is never overtaken. What a re
 
     acknowledged   received: retained until a notice says durable
     refused        look at the stream's last id: ours and >= this one = stored, its reply was lost;
-                   a newer incarnation = Fenced, what is unsent is kept (`unsent`)
+                   a newer incarnation = Fenced, nothing is sent any more
     missing        the store was wiped: claim and retained Chunks are sent again, in order
     unavailable    nothing is known: look at the last id first, send again what the store lost
 
 A wiped stream is only made again once the learner has spoken in the new store and has not named a
 newer incarnation. Otherwise a forgotten process could rebuild it, and the slot's holder, whose
 next append would then succeed, would never learn that its tail was lost.
+
+With a shelf that outlives the process, a next life first finishes what lies there: a writer over
+the found spool, ticked until it is `settled`, before another one claims (`earlier.py`).
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass
-
 from system.clock import Clock
-from system.codec import decode_chunk, encode_chunk
+from system.codec import encode_chunk
 from system.errors import Fenced, Unavailable
+from system.log.counters import WriterCounters
 from system.log.messages import encode_claim
 from system.log.protocol import AppendReply, Claim, SlotLog, SlotNotice
-from system.log.rules import Backoff, fenced_by, next_incarnation
-from system.log.spool import Item, Spool
+from system.log.rules import Backoff, fenced_by, has_credit, next_incarnation
+from system.log.spool import Item, Spool, SpoolSetup
 from system.tick import Progress, Wait
 from system.types import Chunk, EntryId
 
@@ -42,22 +43,6 @@ CREDIT_WAIT_S = 0.02
 LEARNER_WAIT_S = 0.2
 PROBE_INTERVAL_S = 1.0
 CLAIM_WAIT_S = 0.01
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class WriterCounters:
-    """What a SlotWriter has done so far."""
-
-    appended: int
-    """Chunks received for the first time."""
-    reappended: int
-    """Chunks sent again because the store had lost them."""
-    duplicates: int
-    """Chunks found stored although their reply was lost."""
-    bytes_sent: int
-    """Payload bytes of all appends that were answered [bytes]."""
-    waits: dict[str, int]
-    """Ticks that could do nothing, by reason."""
 
 
 class SlotWriter:
@@ -69,9 +54,9 @@ class SlotWriter:
         *,
         slot: int,
         claim: Claim,
-        spool_chunks: int,
-        retain_bytes: int,
+        spool: SpoolSetup,
         clock: Clock,
+        found: Spool | None = None,
     ) -> None:
         """Touches nothing yet.
 
@@ -79,28 +64,27 @@ class SlotWriter:
           log: raw commands on the slot's stream; owned, closed by `close`.
           slot: the slot's number.
           claim: who we are; `who` must differ between lives of a process.
-          spool_chunks: Chunks that may wait to be received.
-          retain_bytes: received bytes kept until durable; beyond it the writer is full [bytes].
+          spool: when the writer is full, and where its Chunks lie.
           clock: for notices and pauses.
+          found: what an earlier life left there, to be finished as if it lived; None claims anew.
         """
-        self.incarnation: int | None = None
+        self.incarnation = None if found is None else found.claim.entry_id.incarnation
         self._log = log
         self._slot = slot
         self._claim = claim
-        self._limits = {"spool_chunks": spool_chunks, "retain_bytes": retain_bytes}
+        self._setup = spool
         self._clock = clock
         self._backoff = Backoff()
-        self._spool: Spool | None = None
+        self._spool = found
         self._said = SlotNotice()
         self._learner_speaks = False
         self._notice_due_s = float("-inf")
         self._retry_due_s = float("-inf")
         self._probe_due_s = float("-inf")
-        self._sure = True
+        self._sure = found is None
         self._wiped = False
         self._fenced: str | None = None
-        self._appended = self._reappended = self._duplicates = self._bytes_sent = 0
-        self._waits: Counter[str] = Counter()
+        self.counters = WriterCounters()
 
     def try_claim(self) -> int | Wait:
         """Takes the slot: returns our incarnation, or what is missing. Call until it is an int."""
@@ -114,8 +98,8 @@ class SlotWriter:
         except Unavailable:
             return self._pause(now_s)
 
-    def offer(self, chunk: Chunk) -> None:
-        """Encodes a sealed Chunk and takes charge of it.
+    def offer(self, chunk: Chunk, *, beyond: bool = False) -> None:
+        """Encodes a sealed Chunk and takes charge of it; `beyond`: even if the writer is full.
 
         Raises:
           ValueError: the writer is `full`, the Chunk is not the next one, or cannot be encoded.
@@ -123,20 +107,20 @@ class SlotWriter:
         spool = self._claimed()
         if chunk.slot != self._slot:
             raise ValueError(f"chunk of slot {chunk.slot} offered to slot {self._slot}")
-        if spool.full or chunk.entry_id != spool.expect():  # before the work of encoding
-            spool.offer(Item(entry_id=chunk.entry_id, payload=b""))
-        spool.offer(Item(entry_id=chunk.entry_id, payload=encode_chunk(chunk)))
+        spool.check_offer(chunk.entry_id, beyond=beyond)  # before the work of encoding
+        spool.offer(Item(entry_id=chunk.entry_id, payload=encode_chunk(chunk)), beyond=beyond)
 
     def tick(self) -> Progress | Wait:
         """Does the next thing: refresh the notice, reconcile, or append one entry.
 
         Raises:
-          Fenced: a newer incarnation holds the slot; `unsent` still returns what was not received.
+          Fenced: a newer incarnation holds the slot.
         """
         spool = self._claimed()
         if self._fenced is not None:
             raise Fenced(self._fenced)
         now_s = self._clock.now()
+        spool.tend(now_s)
         if now_s < self._retry_due_s:
             return self._wait("redis", self._retry_due_s - now_s)
         try:
@@ -153,6 +137,11 @@ class SlotWriter:
     def full(self) -> bool:
         """Whether the actor must wait before it offers: spool full, or too much not durable."""
         return self._claimed().full
+
+    @property
+    def fill(self) -> float:
+        """How full the shelf is; acting should pause where it can before 1 is reached [ratio]."""
+        return self._claimed().fill
 
     @property
     def pending(self) -> int:
@@ -175,25 +164,12 @@ class SlotWriter:
         return self._claimed().retained_bytes
 
     @property
-    def counters(self) -> WriterCounters:
-        """What was done so far."""
-        return WriterCounters(
-            appended=self._appended,
-            reappended=self._reappended,
-            duplicates=self._duplicates,
-            bytes_sent=self._bytes_sent,
-            waits=dict(self._waits),
-        )
-
-    def unsent(self) -> list[Chunk]:
-        """Chunks not known to be received, oldest first.
-
-        After a lost reply the first of them may be stored nevertheless.
-        """
-        return [decode_chunk(item.payload) for item in self._claimed().waiting()]
+    def given_up(self) -> dict[str, int]:
+        """Chunks that will never be sent, by reason: `thinned`, `damaged`."""
+        return dict(self._claimed().counts)
 
     def close(self) -> None:
-        """Releases the connection; what is not `drained` is lost with the process."""
+        """Releases the connection; in memory, what is not `drained` is lost with the process."""
         self._log.close()
 
     def _try_claim(self, now_s: float) -> int | Wait:
@@ -204,7 +180,7 @@ class SlotWriter:
         item = Item(entry_id=EntryId(incarnation, 0), payload=encode_claim(self._claim))
         if self._log.append(item.entry_id, item.payload, create=True) is AppendReply.REFUSED:
             return self._wait("claim", CLAIM_WAIT_S)
-        self._spool = Spool(item, **self._limits)
+        self._spool = Spool(item, self._setup)
         self.incarnation = incarnation
         self._probe_due_s = now_s + PROBE_INTERVAL_S
         self._backoff.succeeded()
@@ -226,18 +202,20 @@ class SlotWriter:
 
     def _reconcile(self, spool: Spool) -> Progress:
         last_id = self._log.last_id()
-        self._duplicates += max(0, spool.reconcile(last_id))
+        self.counters.duplicates += max(0, spool.reconcile(last_id))
         self._sure = True
         self._backoff.succeeded()
         return Progress("reconciled") if last_id is not None else self._note_wipe(spool)
 
     def _send(self, spool: Spool, now_s: float) -> Progress | Wait:
-        item = spool.head()
-        if item is None or self._out_of_credit(spool):
-            return self._probe(spool, now_s, "data" if item is None else "credit")
+        nothing = spool.head_id() is None
+        if nothing or self._out_of_credit(spool):
+            return self._probe(spool, now_s, "data" if nothing else "credit")
         if self._wiped and not self._learner_speaks:
             return self._wait("learner", LEARNER_WAIT_S)
-        again = spool.head_is_again()
+        again, item = spool.head_is_again(), spool.head()
+        if item is None:
+            return Progress("damaged")
         reply = self._log.append(item.entry_id, item.payload, create=self._wiped)
         self._backoff.succeeded()
         if reply is AppendReply.REFUSED:
@@ -274,16 +252,16 @@ class SlotWriter:
         return Progress("wiped")
 
     def _out_of_credit(self, spool: Spool) -> bool:
-        item = spool.head()
-        if item is None or spool.head_is_again():
+        if spool.head_id() is None or spool.head_is_again():
             return False
-        return item.entry_id > self._said.granted
+        incarnation = spool.claim.entry_id.incarnation
+        return not has_credit(self._said, incarnation=incarnation, num_received=spool.num_received)
 
     def _count(self, item: Item, *, again: bool) -> None:
-        self._bytes_sent += len(item.payload)
+        self.counters.bytes_sent += len(item.payload)
         if item.entry_id.sequence > 0:
-            self._reappended += again
-            self._appended += not again
+            self.counters.reappended += again
+            self.counters.appended += not again
 
     def _claimed(self) -> Spool:
         assert self._spool is not None, "call try_claim until it returns an incarnation"
@@ -295,5 +273,5 @@ class SlotWriter:
         return self._wait("redis", pause_s)
 
     def _wait(self, reason: str, seconds: float) -> Wait:
-        self._waits[reason] += 1
+        self.counters.waits[reason] += 1
         return Wait(reason, seconds)

@@ -21,12 +21,15 @@ def load_bytes(modules: dict[str, nn.Module], data: bytes) -> None:
     """Inverse of `to_bytes`, into existing modules.
 
     Raises:
-      ValueError: not safetensors, or names, shapes or dtypes differ; names the first difference.
+      ValueError: not safetensors, not finite, or names, shapes or dtypes differ; names the first.
     """
     try:
         tensors = safetensors.torch.load(data)
     except SafetensorError as error:
         raise ValueError(f"weights are not valid safetensors: {error}") from None
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise ValueError(f"{name!r} holds a weight that is not finite")
     load_tensors(modules, tensors)
 
 

@@ -12,6 +12,7 @@ from system.codec import decode_chunk
 from system.control.memory import MemoryControl
 from system.log.memory import MemoryLog
 from system.log.protocol import Claim, Notice, SlotNotice
+from system.log.spool import SpoolSetup
 from system.log.writer import SlotWriter
 from system.tick import Progress
 from system.types import EntryId
@@ -24,19 +25,21 @@ LENGTH = 4
 class Fleet:
     """One actor, and what the learner would do."""
 
-    def __init__(self, *, name="CartPole-v1", log=None, spool_chunks=8, **args):
+    def __init__(
+        self, *, name="CartPole-v1", log=None, spool_chunks=8, retain_bytes=1 << 20, copies=2,
+        follow="policy", **args,
+    ):  # fmt: skip
         self.clock = ManualClock(50.0)
         self.log = log or MemoryLog()
         self.reader = self.log.reader()
         self.channel, self.control = MemoryChannel(), MemoryControl(self.clock)
-        self.config = ActorConfig(copies=2, spool_chunks=spool_chunks)
-        claim = Claim(who=f"here:{id(self)}", spec_digest="", num_copies=2)
+        self.config = ActorConfig(copies=copies, spool_chunks=spool_chunks)
+        claim = Claim(who=f"here:{id(self)}", spec_digest="", num_copies=copies)
         self.writer = SlotWriter(
             self.log.slot_log(SLOT),
             slot=SLOT,
             claim=claim,
-            spool_chunks=spool_chunks,
-            retain_bytes=1 << 20,
+            spool=SpoolSetup(spool_chunks=spool_chunks, retain_bytes=retain_bytes),
             clock=self.clock,
         )
         setup = ActorSetup(
@@ -46,6 +49,7 @@ class Fleet:
             slot=SLOT,
             seed=0,
             who=claim.who,
+            follow=follow,
         )
         seams = Seams(
             writer=self.writer, channel=self.channel, control=self.control, clock=self.clock

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from actors import loop
-from system.errors import EnvironmentFault, Fenced, Unavailable
+from system.errors import ConfigError, EnvironmentFault, Fenced, Unavailable
 from system.log.memory import MemoryLog
 from system.tick import Progress, Wait
 from tests.actors.fleet_for_tests import SLOT, Fleet
@@ -81,8 +81,7 @@ def test_pauses_without_credit_and_goes_on_with_it(fleet):
 
 
 def test_pauses_when_too_much_is_not_durable(fleet):
-    one = fleet(spool_chunks=4)
-    one.writer._limits = {"spool_chunks": 4, "retain_bytes": 600}
+    one = fleet(spool_chunks=4, retain_bytes=600)
     one.grant(0, incarnation=0)
     one.turn(1)
     one.grant(10_000)
@@ -132,6 +131,36 @@ def test_acts_at_first_with_random_weights_then_adopts(fleet):
     assert versions[0] == (0, 0)
     assert versions[-1] == (7, 7)
     assert all(after >= before for before, after in itertools.pairwise(versions))
+
+
+def test_a_robot_holds_still_until_a_policy_is_safe_and_changes_it_between_episodes(
+    fleet, monkeypatch
+):
+    one, acts = fleet(copies=1, follow="safe"), []
+    act = one.agent.act
+
+    def noted(time_step, carry, *, deterministic):
+        acts.append((one.agent.version, bool(time_step.is_first[0])))
+        return act(time_step, carry, deterministic=deterministic)
+
+    monkeypatch.setattr(one.agent, "act", noted)
+    one.grant(0, incarnation=0)
+    assert set(one.turn(40)) == {"policy"}
+    assert [event.kind for event in one.control.events()] == ["policy_awaited"]
+    one.channel.publish(snapshot(7))
+    one.turn(20)
+    one.grant(1000)
+    one.turn(33)
+    one.channel.publish(snapshot(5, epoch=2))
+    one.turn(100)
+    changed = [i for i in range(1, len(acts)) if acts[i][0] != acts[i - 1][0]]
+    assert [acts[0][0], *(acts[i][0] for i in changed)] == [7, 5]
+    assert all(acts[i][1] for i in changed), "only a first Step may be another policy's"
+
+
+def test_copies_cannot_follow_what_changes_between_episodes(fleet):
+    with pytest.raises(ConfigError, match=r"actor\.copies=2 cannot follow the safe policy"):
+        fleet(copies=2, follow="safe")
 
 
 def test_a_newer_incarnation_fences(fleet):

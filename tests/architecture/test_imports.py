@@ -1,4 +1,4 @@
-"""What may import what, what may never be called, and how long a file may be."""
+"""What may import what, and how long a file may be."""
 
 from __future__ import annotations
 
@@ -62,71 +62,6 @@ def test_system_outside_models_imports_without_torch():
 
 def test_the_hook_would_notice():
     assert "torch is forbidden here" in _import_without(("torch",), ["system.models.agent"]).stderr
-
-
-FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal", "joblib"}
-FORBIDDEN_CALLS = {
-    "eval", "exec", "torch.load", "torch.save", "yaml.load", "yaml.unsafe_load", "numpy.load",
-    "np.load", "pandas.read_pickle",
-}  # fmt: skip
-
-
-def _dotted(node):
-    if isinstance(node, ast.Name):
-        return node.id
-    if isinstance(node, ast.Attribute):
-        return f"{_dotted(node.value)}.{node.attr}"
-    return "?"
-
-
-def violations(source):
-    """Line numbers and names of what may decode bytes into code."""
-    found = []
-    for node in ast.walk(ast.parse(source)):
-        names = []
-        if isinstance(node, ast.Import):
-            names = [alias.name.split(".")[0] for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            names = [(node.module or "").split(".")[0]]
-            pairs = [f"{node.module}.{alias.name}" for alias in node.names]
-            found += [(node.lineno, pair) for pair in pairs if pair in FORBIDDEN_CALLS]
-        elif isinstance(node, ast.Call):
-            call = _dotted(node.func)
-            safe = call.endswith("np.load") and any(
-                keyword.arg == "allow_pickle" and getattr(keyword.value, "value", None) is False
-                for keyword in node.keywords
-            )
-            if call in FORBIDDEN_CALLS and not safe:
-                found.append((node.lineno, call))
-            if any(
-                k.arg == "allow_pickle" and getattr(k.value, "value", None) is not False
-                for k in node.keywords
-            ):
-                found.append((node.lineno, "allow_pickle"))
-        found += [(node.lineno, name) for name in names if name in FORBIDDEN_MODULES]
-    return found
-
-
-@pytest.mark.parametrize("path", _files(*PACKAGES), ids=lambda p: str(p.relative_to(ROOT)))
-def test_no_bytes_become_code(path):
-    assert violations(path.read_text()) == []
-
-
-@pytest.mark.parametrize(
-    "source",
-    [
-        "import pickle", "from pickle import loads", "eval('1')", "exec('1')", "import dill.x",
-        "import torch\ntorch.load('x')", "from torch import load", "import yaml\nyaml.load(f)",
-        "np.load('x')", "np.load('x', allow_pickle=True)", "f(allow_pickle=x)",
-    ],
-)  # fmt: skip
-def test_the_check_would_notice(source):
-    assert violations(source)
-
-
-@pytest.mark.parametrize("source", ["model.eval()", "yaml.safe_load(f)", "json.load(f)"])
-def test_the_check_knows_the_harmless(source):
-    assert not violations(source)
 
 
 @pytest.mark.parametrize("path", _files(*PACKAGES), ids=lambda p: str(p.relative_to(ROOT)))

@@ -1,7 +1,9 @@
 """Agent steps per second of the acting loop, part by part.
 
-Run: `python -m tests.benchmarks.actor [--json] [--env NAME] [--copies 8]`. Medians of five rounds;
-the parts take turns within a round, so that a slow minute of the machine slows all of them.
+Run: `python -m tests.benchmarks.actor [--json] [--env NAME] [--copies 8] [--isolate]`. Medians of
+five rounds; the parts take turns within a round, so that a slow minute of the machine slows all of
+them. With `--isolate`, which measures only the guard: copies in a thread against copies in
+processes of their own (`env.isolate`), for every count in `--copies 1 4 8`.
 
     simulator   the copies' own step functions, called one after another
     adapter     + float32 observations, scaled actions                      (SingleEnv)
@@ -17,6 +19,7 @@ import argparse
 import json
 import statistics
 import time
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -31,6 +34,7 @@ from system.clock import SystemClock
 from system.control.memory import MemoryControl
 from system.log.memory import MemoryLog
 from system.log.protocol import Claim, Notice, SlotNotice
+from system.log.spool import SpoolSetup
 from system.log.writer import SlotWriter
 from system.models.agent import PolicyAgent
 from system.tick import Progress
@@ -81,6 +85,10 @@ def guard(config, copies):
     return lambda: env.step(action)
 
 
+def isolated(config, copies):
+    return guard(replace(config, isolate=True), copies)
+
+
 def policy(config, copies):
     env = make_env(config, num_copies=copies, seed=0)
     agent = PolicyAgent(MODEL, env.spec)
@@ -104,8 +112,7 @@ def loop(config, copies, chunk_length=64):
         log.slot_log(0),
         slot=0,
         claim=Claim(who="benchmark", spec_digest="", num_copies=copies),
-        spool_chunks=64,
-        retain_bytes=1 << 30,
+        spool=SpoolSetup(spool_chunks=64, retain_bytes=1 << 30),
         clock=clock,
     )
     setup = ActorSetup(
@@ -148,35 +155,56 @@ def measure(tick, copies, seconds):
     return copies * count / (time.perf_counter() - start_s)
 
 
+def medians(parts, copies, seconds):
+    """Agent steps per second of each part, measured in turns."""
+    rounds = [
+        {name: measure(tick, copies, seconds) for name, tick in parts.items()}
+        for _ in range(ROUNDS)
+    ]
+    return {
+        f"{name}_agent_steps_per_s": round(statistics.median(each[name] for each in rounds))
+        for name in parts
+    }
+
+
+def compare(config, copies, seconds):
+    """Copies in a thread and in processes of their own."""
+    parts = {build.__name__: build(config, copies) for build in (guard, isolated)}
+    result = medians(parts, copies, seconds)
+    thread, process = result.values()
+    return {"env": config.name, "copies": copies, **result, "ratio": round(process / thread, 3)}
+
+
+def whole(config, copies, seconds):
+    """Every part, each adding to the one before."""
+    parts = {
+        build.__name__: build(config, copies) for build in (simulator, adapter, guard, policy, loop)
+    }
+    result = medians(parts, copies, seconds)
+    handoff = statistics.median(handoff_us(copies) for _ in range(ROUNDS))
+    return {"env": config.name, "copies": copies, **result, "handoff_us": round(handoff, 1)}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--env", default="dm_control/cartpole-swingup")
-    parser.add_argument("--copies", type=int, default=8)
+    parser.add_argument("--copies", type=int, nargs="+", default=[8])
+    parser.add_argument("--isolate", action="store_true", help="threads against processes")
     parser.add_argument("--seconds", type=float, default=1.0, help="per part and round")
     options = parser.parse_args()
     torch.set_num_threads(1)
     config = EnvConfig(name=options.env)
-    parts = {
-        build.__name__: build(config, options.copies)
-        for build in (simulator, adapter, guard, policy, loop)
-    }
-    rounds = [
-        {name: measure(tick, options.copies, options.seconds) for name, tick in parts.items()}
-        for _ in range(ROUNDS)
-    ]
-    result = {
-        f"{name}_agent_steps_per_s": round(statistics.median(each[name] for each in rounds))
-        for name in parts
-    }
-    result["handoff_us"] = round(
-        statistics.median(handoff_us(options.copies) for _ in range(ROUNDS)), 1
-    )
-    if options.json:
-        print(json.dumps({"env": options.env, "copies": options.copies, **result}))
-        return
-    for name, value in result.items():
-        print(f"{name:<32}{value:>12,}")
+    for copies in options.copies:
+        if options.isolate:
+            result = compare(config, copies, options.seconds)
+        else:
+            result = whole(config, copies, options.seconds)
+        if options.json:
+            print(json.dumps(result))
+            continue
+        for name, value in result.items():
+            print(f"{name:<32}{value:>30}")
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ from system.codec import encode_chunk
 from system.config import ModelConfig, ReplayConfig
 from system.log.protocol import Claim
 from system.log.redis import RedisLog
+from system.log.spool import SpoolSetup
 from system.log.writer import SlotWriter
 from system.redis_client import connect
 from system.specs import ActionSpec, ArraySpec, EnvSpec
@@ -93,7 +94,7 @@ class Transfer:
         self.writer = SlotWriter(
             log.slot_log(0), slot=0,
             claim=Claim(who="bench", spec_digest=SPEC.digest, num_copies=1),
-            spool_chunks=64, retain_bytes=1 << 28, clock=clock,
+            spool=SpoolSetup(spool_chunks=64, retain_bytes=1 << 28), clock=clock,
         )  # fmt: skip
         replay = ReplayConfig(ratio=1, chunk_length=length, lead_chunks=lead)
         self.arena = Arena(

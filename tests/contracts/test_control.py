@@ -15,9 +15,9 @@ from system.codec import pack
 from system.control.memory import MAX_EVENTS, MemoryControl
 from system.control.protocol import Control, Desired, Event, Lease, ProcessMetrics
 from system.control.redis import RedisControl
-from system.errors import RejectedChunk
+from system.errors import RejectedChunk, Unavailable
 from system.keys import Keys
-from system.redis_client import connect
+from system.redis_client import as_bytes, as_list, connect
 
 OpenControl = Callable[[], Control]
 
@@ -49,6 +49,29 @@ def test_desired_counts_real_changes(control: Control) -> None:
     assert control.change_desired(stopping=True) == Desired(generation=2, actors=3, stopping=True)
     wish = control.change_desired(actors=0, stopping=False)
     assert wish == control.desired() == Desired(generation=3)
+
+
+def test_a_delta_counts_from_what_is_wished_and_ends_at_nothing(control: Control) -> None:
+    assert control.change_desired(delta=2) == Desired(generation=1, actors=2)
+    assert control.change_desired(delta=-1) == Desired(generation=2, actors=1)
+    assert control.change_desired(actors=5, delta=-1) == Desired(generation=3, actors=4)
+    assert control.change_desired(delta=-9) == Desired(generation=4, actors=0)
+    assert control.change_desired(delta=-1) == Desired(generation=4, actors=0)
+
+
+def test_no_delta_is_lost_to_a_race(open_control: OpenControl) -> None:
+    def add_often() -> None:
+        with closing(open_control()) as own:
+            for _ in range(20):
+                own.change_desired(delta=1)
+
+    threads = [threading.Thread(target=add_often) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with closing(open_control()) as own:
+        assert own.desired() == Desired(generation=60, actors=60)
 
 
 def test_desired_loses_no_change_to_a_race(open_control: OpenControl) -> None:
@@ -110,6 +133,22 @@ def test_events_keep_the_newest_in_order(control: Control) -> None:
     newest = MAX_EVENTS + 4
     assert [event.text for event in control.events(last=2)] == [f"{newest - 1}", f"{newest}"]
     assert len(control.events(last=5000)) == MAX_EVENTS
+
+
+def test_a_refused_change_leaves_a_connection_that_works(
+    redis_server: EmbeddedRedis, run_name: str
+) -> None:
+    admin, control = connect(redis_server.url), RedisControl(redis_server.url, run_name)
+    before = control.change_desired(actors=1)
+    most = as_list(admin.call("CONFIG", "GET", "maxmemory"))[1]
+    admin.call("CONFIG", "SET", "maxmemory", "1")
+    try:
+        with pytest.raises(Unavailable):
+            control.change_desired(actors=2)
+        assert control.desired() == before
+    finally:
+        admin.call("CONFIG", "SET", "maxmemory", as_bytes(most))
+    assert control.change_desired(actors=2).actors == 2
 
 
 def test_runs_do_not_see_each_other_even_with_wildcards_in_their_names(

@@ -59,8 +59,16 @@ class ExactlyOnce(RuleBasedStateMachine):
         self.store = MemoryLog()
         self.learner = ModelLearner(self.store.reader())
         self.learner.publish()
-        self.lives = [Life(self.store, self.clock, 0)]
+        self.lives: list[Life] = []
         self.zombies: list[Life] = []
+        self.lives.append(self.new_life())
+
+    def new_life(self) -> Life:
+        return Life(self.store, self.clock, len(self.lives))
+
+    def holes(self) -> frozenset[EntryId]:
+        """Ids that may be missing."""
+        return frozenset()
 
     @property
     def living(self) -> Life:
@@ -91,12 +99,12 @@ class ExactlyOnce(RuleBasedStateMachine):
         """The supervisor starts the next life; the old one is dead, or only thought to be."""
         if keep and self.living.writer.incarnation is not None:
             self.zombies.append(self.living)
-        self.lives.append(Life(self.store, self.clock, len(self.lives)))
+        self.lives.append(self.new_life())
 
-    @rule(broken=st.booleans())
-    def store_wiped(self, broken: bool) -> None:
+    @rule(broken=st.booleans(), server=st.sampled_from(["both", "data", "control"]))
+    def store_wiped(self, broken: bool, server: str = "both") -> None:
         """FLUSHALL keeps connections; a killed server without persistence breaks them."""
-        self.store.wipe()
+        self.store.wipe(data=server != "control", control=server != "data")
         if broken:
             self.break_connections()
 
@@ -142,7 +150,7 @@ class ExactlyOnce(RuleBasedStateMachine):
             for entry_id, payload in life.sealed.items()
         }
         for books in (self.learner.books, self.learner.durable):
-            check_ledger(books.ledger.get(0, []), sealed)
+            check_ledger(books.ledger.get(0, []), sealed, holes=self.holes())
 
     def teardown(self) -> None:
         """Peace: the living actor's every Chunk becomes durable."""

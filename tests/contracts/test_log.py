@@ -15,7 +15,7 @@ from system.keys import Keys
 from system.log.memory import MemoryLog
 from system.log.protocol import AppendReply, Entry, LogReader, Notice, SlotLog, SlotNotice
 from system.log.redis import RedisLog
-from system.redis_client import connect, ping
+from system.redis_client import as_bytes, as_list, connect, ping
 from system.types import ZERO_ID, EntryId
 
 ACKNOWLEDGED, REFUSED, MISSING = AppendReply
@@ -41,20 +41,39 @@ class Store:
             end.close()
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=["memory", "redis", "two servers"])
 def store(request: pytest.FixtureRequest, run_name: str) -> Iterator[Store]:
     if request.param == "memory":
         memory = MemoryLog()
         opened = Store(memory, memory.wipe)
     else:
-        server: EmbeddedRedis = request.getfixturevalue("redis_server")
-        connection, keys = connect(server.url), Keys(run_name)
+        control: EmbeddedRedis = request.getfixturevalue("redis_server")
+        two = request.param == "two servers"
+        data = request.getfixturevalue("data_server") if two else control
+        connections = [connect(server.url) for server in (control, data)]
+        keys = Keys(run_name)
         names = [keys.log(0), keys.log(1), keys.slots, keys.learner]
         opened = Store(
-            RedisLog(url=server.url, run=run_name), lambda: connection.call("DEL", *names)
+            RedisLog(url=data.url, run=run_name, control_url=control.url),
+            lambda: [connection.call("DEL", *names) for connection in connections],
         )
     with closing(opened):
         yield opened
+
+
+def test_each_role_has_its_server(
+    redis_server: EmbeddedRedis, data_server: EmbeddedRedis, run_name: str
+) -> None:
+    log = RedisLog(url=data_server.url, run=run_name, control_url=redis_server.url)
+    end, reader, keys = log.slot_log(3), log.reader(), Keys(run_name)
+    end.append(EntryId(1, 0), b"", create=True)
+    reader.publish(Notice(epoch=reader.claim_epoch(), tick=1))
+    for server, names in (
+        (redis_server, {keys.learner}),
+        (data_server, {keys.log(3), keys.slots}),
+    ):
+        found = as_list(connect(server.url).call("KEYS", f"dreamfleet:{run_name}:*"))
+        assert {as_bytes(name).decode() for name in found} == names
 
 
 def ids(entries: list[Entry]) -> list[tuple[int, str]]:
@@ -218,6 +237,19 @@ def test_threads_appending_at_once_get_one_winner_an_id(store: Store) -> None:
     entries = store.reader().read({0: ZERO_ID}, limit=1000)
     assert won.count(ACKNOWLEDGED) == len(entries) - 1
     assert [entry.entry_id for entry in entries] == sorted({entry.entry_id for entry in entries})
+
+
+def test_memory_can_lose_one_role() -> None:
+    memory = MemoryLog()
+    end, reader = memory.slot_log(0), memory.reader()
+    fill(end, 1, 3)
+    said = Notice(epoch=reader.claim_epoch(), tick=1)
+    reader.publish(said)
+    memory.wipe(control=False)
+    assert (end.last_id(), reader.slots(), end.notice()) == (None, [], said)
+    fill(end, 1, 3)
+    memory.wipe(data=False)
+    assert (end.last_id(), reader.slots(), end.notice()) == (EntryId(1, 3), [0], None)
 
 
 def test_memory_can_lose_its_tail_and_be_away() -> None:

@@ -17,17 +17,21 @@ from tests.deploy.configs_for_tests import SPEC, small
 
 TRAINING = (
     "--action-repeat --actors --copies --env --env-arg --frames --help --preset --redis "
-    "--replay-ratio --run --runner --seed --set --size"
+    "--redis-data --replay-ratio --run --runner --secrets --seed --set --size"
 )
 SURFACE = {
-    "train": f"{TRAINING} --print-config",
+    "train": f"{TRAINING} --detach --print-config",
     "launch": f"{TRAINING} --address --folder",
-    "status": "--help --json --run",
-    "scale": "--help --run --wait actors",
-    "stop": "--help --run",
-    "resume": "--actors --frames --help --run",
-    "evaluate": "--episodes --help --json --run --seed",
-    "doctor": "--help --json",
+    "status": "--help --json --redis --run --secrets --watch",
+    "scale": "--help --redis --run --secrets --timeout --wait actors",
+    "stop": "--help --redis --run --secrets",
+    "resume": "--actors --detach --frames --help --run",
+    "evaluate": "--episodes --help --json --redis --run --secrets --seed",
+    "promote": "--help --redis --run --secrets --version",
+    "rollback": "--help --redis --run --secrets",
+    "runs": "--folder --help --json --redis --redis-data --secrets --yes action name",
+    "secrets": "--force --help --tls-ca --tls-cert --tls-key folder",
+    "doctor": "--help --json --redis --redis-data --secrets",
 }
 
 
@@ -121,9 +125,23 @@ def test_help_answers_at_once():
         ("train --env CartPole-v1 --run a/b",
          "run='a/b' must be 1 to 64 letters, digits, '.', '_' or '-', and begin with a letter or "
          "digit"),
+        ("train --env CartPole-v1 --redis-data redis://me:hidden@h:1",
+         "fleet.redis_data='redis://***@h:1' needs a server of your own: name it with --redis URL "
+         "(fleet.redis)"),
+        ("train --env CartPole-v1 --secrets s",
+         "fleet.secrets='s' needs a server of your own: name it with --redis URL (fleet.redis)"),
+        ("train --env CartPole-v1 --redis redis://h:1 --secrets none",
+         "no password of role 'learner' in none: No such file or directory; write new ones with: "
+         "dreamfleet secrets none, or name their folder with --secrets DIR (DREAMFLEET_SECRETS)"),
         ("train --env CartPole-v1 --redis localhost:6379",
          "Redis URL 'localhost:6379' must start with redis://, rediss:// or unix://"),
         ("evaluate --run x --episodes 0", "--episodes 0 must be 1 or more"),
+        ("scale +x --run x", "argument N: 'x' is not a whole number; see: dreamfleet scale"),
+        ("scale 2 --timeout -1", "argument --timeout: -1 must be 0 or more seconds"),
+        ("status --watch --json", "--watch draws for people and --json prints once"),
+        ("runs mv x", "argument action: invalid choice: 'mv'"),
+        ("runs rm", "`runs rm` needs the name of a run; list them with: dreamfleet runs"),
+        ("runs --yes", "--folder and --yes belong to: dreamfleet runs rm NAME"),
         ("launch --env CartPole-v1", "the following arguments are required: --address; see: "
          "dreamfleet launch --help"),
         ("launch --env CartPole-v1 --address head", "--address 'head' must be the dashboard's URL, "
@@ -192,13 +210,17 @@ def test_print_config_is_complete_and_hides_the_password(capsys):
         capsys,
         "train --env CartPole-v1 --run x --actors 3 --copies 5 --seed 7 --frames 1e5 "
         "--replay-ratio 32 --action-repeat 2 --env-arg sutton_barto_reward=true "
-        "--redis redis://me:secret@host:1 --set learner.horizon=9 replay.chunk_length=16 "
+        "--redis redis://me:secret@host:1 --redis-data rediss://host:2?password=secret&db=1 "
+        "--secrets here --set learner.horizon=9 replay.chunk_length=16 "
         "--set learner.device=cpu --print-config",
     )
     config = json.loads(out)
     assert code == 0
     assert config["fleet"]["actors"] == 3
     assert config["fleet"]["redis"] == "redis://***@host:1"
+    assert config["fleet"]["redis_data"] == "rediss://host:2?password=***&db=1"
+    assert config["fleet"]["secrets"] == "here"
+    assert "secret@" not in out
     assert config["actor"]["copies"] == 5
     assert (config["seed"], config["frames"]) == (7, 100_000)
     assert config["replay"]["ratio"] == 32.0
@@ -214,7 +236,9 @@ def test_status_of_a_run_that_has_not_begun(capsys, here):
     code, out, err = run(capsys, "status --run small --json")
     status = json.loads(out)
     assert (code, err) == (0, "")
-    assert status["actors"] == {"desired": 1, "running": 0, "pending": 0, "reasons": {}}
+    assert status["actors"] == {
+        "desired": 1, "running": 0, "starting": 0, "pending": 0, "reasons": {}, "own": 0
+    }  # fmt: skip
     assert (status["frames"], status["updates"]) == (0, 0)
     assert status["return_mean"] is None
     code, out, _ = run(capsys, "status --run small")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.signals import CAUGHT, Forced, Interrupts
+from deploy.signals import CAUGHT, Detached, Forced, Interrupts
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,6 +27,17 @@ def test_the_first_signal_asks_the_second_insists(number):
         with pytest.raises(Forced):
             os.kill(os.getpid(), number)
     assert signal.getsignal(number) == before
+
+
+def test_a_closed_terminal_is_no_wish_to_stop():
+    asked = []
+    with (
+        Interrupts(lambda: asked.append(1), hangup_detaches=True) as interrupts,
+        pytest.raises(Detached),
+    ):
+        os.kill(os.getpid(), signal.SIGHUP)
+    assert not interrupts.stopping
+    assert not asked
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from deploy.fleet import SupervisorSeams
-from deploy.processes import Outcome
+from deploy.fleet import Outcome, SupervisorSeams
 from deploy.reconcile import EVALUATOR, LEARNER, Member, Rules
 from deploy.supervisor import MAX_FAILURES, Supervisor
 from system.clock import ManualClock
@@ -19,12 +18,21 @@ RULES = Rules(
 ACTOR = Member("actor", 0)
 
 
+def died(text):
+    return Outcome(kind="died", text=text)
+
+
 class PaperFleet:
     def __init__(self):
         self.calls = []
         self.over = {}
         self.lives = {}
         self.pending = "starting"
+        self.left_behind = []
+        self.asked = []
+
+    def adopt(self):
+        return self.left_behind
 
     def start(self, member):
         self.calls.append(("start", member))
@@ -36,7 +44,7 @@ class PaperFleet:
 
     def kill(self, member):
         self.calls.append(("kill", member))
-        self.over[member] = "the actor died"
+        self.over[member] = Outcome(kind="died", text="the actor died")
 
     def ended(self):
         over, self.over = self.over, {}
@@ -44,6 +52,9 @@ class PaperFleet:
 
     def why_pending(self, member):
         return self.pending
+
+    def ask_for(self, members):
+        self.asked = [str(member) for member in members]
 
 
 class Server:
@@ -72,8 +83,8 @@ class Case:
         seams = SupervisorSeams(
             fleet=self.fleet, control=self.control, clock=self.clock, server=self.server
         )
-        self.told = []
-        self.supervisor = Supervisor(seams, RULES, who="me", on_event=self.told.append)
+        self.seams = seams
+        self.supervisor = Supervisor(seams, RULES, who="me", actors=actors)
 
     def turn(self, seconds=1.0, beating=()):
         self.clock.sleep(seconds)
@@ -95,7 +106,7 @@ class Case:
 
     @property
     def kinds(self):
-        return [event.kind for event in self.told]
+        return [event.kind for event in [*self.control.events(), *self.supervisor._untold]]
 
 
 @pytest.fixture
@@ -110,7 +121,7 @@ def test_it_starts_what_is_wished(case):
 
 def test_a_dead_actor_is_restarted_and_told_of(case):
     case.settle()
-    case.fleet.over[ACTOR] = "the actor died"
+    case.fleet.over[ACTOR] = died("the actor died")
     case.turn(0.1)
     assert case.fleet.calls == []
     case.turn(1.0)
@@ -122,12 +133,12 @@ def test_a_dead_actor_is_restarted_and_told_of(case):
 
 def test_the_lease_of_the_life_before_is_no_sign_of_life(case):
     case.settle()
-    case.fleet.over[ACTOR] = "the actor died"
+    case.fleet.over[ACTOR] = died("the actor died")
     case.turn(0.6)
     case.turn(1.0)
-    assert ACTOR in case.supervisor.pending()
+    assert case.supervisor._observed[ACTOR].seen_s is None
     case.turn(1.0, beating=[ACTOR])
-    assert ACTOR not in case.supervisor.pending()
+    assert case.supervisor._observed[ACTOR].seen_s is not None
 
 
 def test_silence_is_not_death_while_control_is_away(case, monkeypatch):
@@ -144,6 +155,71 @@ def test_silence_is_not_death_while_control_is_away(case, monkeypatch):
     for _ in range(4):
         case.turn(20.0, beating=[LEARNER, EVALUATOR])
     assert ("kill", ACTOR) in case.fleet.calls
+
+
+def test_a_silent_actor_is_killed_once_with_the_reason_where_it_was_stuck(case):
+    case.supervisor._stack_of = lambda member: f"stack of {member}"
+    case.settle()
+    case.fleet.kill = lambda member: case.fleet.calls.append(("kill", member))
+    for _ in range(80):
+        case.turn(1.0, beating=[LEARNER, EVALUATOR])
+    assert case.fleet.calls == [("kill", ACTOR)]
+    case.fleet.over[ACTOR] = died("killed")
+    case.turn(1.0, beating=[LEARNER, EVALUATOR])
+    case.turn(1.0, beating=[LEARNER, EVALUATOR])
+    assert case.fleet.calls[-1] == ("start", ACTOR)
+    event = next(event for event in case.control.events() if event.kind == "actor_killed")
+    assert "no sign of life" in event.text
+    assert "stack of actor 0" in event.text
+
+
+def test_a_kill_that_is_not_confirmed_is_repeated(case):
+    case.settle()
+    case.fleet.kill = lambda member: case.fleet.calls.append(("kill", member))
+    for _ in range(120):
+        case.turn(1.0, beating=[LEARNER, EVALUATOR])
+    assert 2 <= case.fleet.calls.count(("kill", ACTOR)) <= 4
+
+
+def test_a_new_supervisor_adopts_what_runs(case):
+    newest = Member("actor", 1)
+    case.settle()
+    case.fleet.left_behind = [LEARNER, ACTOR, newest]
+    case.fleet.lives[newest] = 1
+    case.supervisor = Supervisor(case.seams, RULES, who="its successor", actors=7)
+    for _ in range(3):
+        case.turn(beating=[LEARNER, ACTOR])
+    assert case.fleet.calls == [("start", EVALUATOR), ("drain", newest)]
+    assert case.kinds.count("adopted") == 3
+
+
+def test_whoever_adds_machines_knows_the_whole_need(case):
+    case.settle()
+    assert case.fleet.asked == ["learner", "actor 0", "evaluator"]
+    case.control.change_desired(stopping=True)
+    while not case.supervisor.ended:
+        case.turn()
+    assert case.fleet.asked == []
+
+
+def test_the_dead_are_forgotten_with_their_leases(case):
+    case.settle()
+    for _ in range(20):
+        case.fleet.over[ACTOR] = died("the actor died")
+        case.turn(70.0, beating=[LEARNER, EVALUATOR])
+        case.turn(5.0, beating=[LEARNER, ACTOR, EVALUATOR])
+    assert len(case.supervisor._dead) <= 1
+
+
+def test_leaving_tells_what_is_untold(case):
+    case.settle()
+    case.fleet.over[ACTOR] = died("the actor died")
+    case.supervisor.stop()
+    while not case.supervisor.ended:
+        case.turn(0.1)
+    case.supervisor.leave()
+    assert "actor_died" in [event.kind for event in case.control.events()]
+    assert not [lease for lease in case.control.leases() if lease.role == "supervisor"]
 
 
 def test_scaling_down_drains_the_newest(case):
@@ -203,7 +279,7 @@ def test_a_member_that_never_comes_up_ends_the_run(case):
         if case.supervisor.ended:
             break
         case.turn(1.0, beating=[LEARNER, EVALUATOR] if case.fleet.lives else [])
-        case.fleet.over[ACTOR] = "ImportError: no module"
+        case.fleet.over[ACTOR] = died("ImportError: no module")
     wanted = f"actor 0 failed {MAX_FAILURES} times in a row: ImportError: no module"
     assert case.supervisor.failure.startswith(wanted)
 
@@ -213,7 +289,6 @@ def test_why_a_slot_is_pending_reaches_other_terminals(case):
     case.turn()
     for _ in range(4):
         case.turn(2.0, beating=[LEARNER, EVALUATOR])
-    assert case.supervisor.pending()[ACTOR] == case.fleet.pending
     case.turn(beating=[LEARNER, EVALUATOR])
     events = [event for event in case.control.events() if event.kind == "actor_pending"]
     assert [event.text for event in events] == [case.fleet.pending]

@@ -8,10 +8,11 @@ import json
 import pytest
 from rich.console import Console
 
+from deploy.actors_status import ActorsStatus, actors_of
 from deploy.curve import Point, points, save_png, text_plot
 from deploy.run_folder import RunFolder
 from deploy.status import MetricsTail, status_of
-from deploy.terminal import Eta, View, clock_time, panel, plain_line
+from deploy.terminal import Eta, View, clock_time, panel, pending_lines, plain_line
 from system.clock import ManualClock
 from system.control.memory import MemoryControl
 from system.control.protocol import Event, Lease, ProcessMetrics
@@ -55,7 +56,8 @@ def test_status_has_the_promised_shape(record, control):
     promised = {"frames", "updates", "actors", "return_mean", "policy_version", "replay"}
     assert promised <= set(data)
     assert data["actors"] == {
-        "desired": 2, "running": 1, "pending": 1, "reasons": {"1": "needs 0.25 CPU"}
+        "desired": 2, "running": 1, "starting": 0, "pending": 1,
+        "reasons": {"1": "needs 0.25 CPU"}, "own": 0,
     }  # fmt: skip
     assert (data["return_mean"], data["policy_version"], data["policy_age_s"]) == (77.5, 7, 1.5)
 
@@ -73,6 +75,40 @@ def test_the_line_and_the_panel_tell_all(record, control):
     for text in ("1,500 of 200", "77.5", "63.9 of 64", "7, 1.5 s old", "1 running of 2, 1 pending",
                  "1:01:40", "actor 1 pending: needs 0.25 CPU", "stopping", "25.0%"):  # fmt: skip
         assert text in drawn
+
+
+def test_slots_with_one_reason_share_a_line():
+    reasons = {str(slot): "needs 0.25 CPU" for slot in range(20)} | {"20": "died"}
+    assert pending_lines(ActorsStatus(reasons=reasons)) == [
+        "20 actors (0, 1, 2, 3, 4, 5, 6, 7, ...) pending: needs 0.25 CPU",
+        "actor 20 pending: died",
+    ]
+
+
+def test_actors_starting_and_own_are_told_apart(control):
+    for slot, doing in ((1, "starting"), (1000, "acting"), (1001, "waiting")):
+        control.renew(
+            Lease(role="actor", slot=slot, incarnation=1, who="a", doing=doing, time_s=0.0),
+            ttl_s=10,
+        )
+    actors = actors_of(control, control.leases())
+    assert str(actors) == "desired 2, running 1, starting 1, pending 0; 2 own"
+    assert not actors.settled
+
+
+def test_a_slot_that_was_started_again_is_starting(control):
+    control.record(
+        Event(time_s=1.0, role="actor", slot=1, kind="actor_restarted", text="actor 1 restarted")
+    )
+    assert (actors_of(control, control.leases()).starting, actors_of(control, []).pending) == (1, 0)
+
+
+def test_a_note_is_told_once_without_a_terminal():
+    console = Console(file=io.StringIO(), width=300)
+    with View(console, ManualClock()) as view:
+        for note in ("", "away", "away", "", "away"):
+            view.note(note)
+    assert console.file.getvalue().splitlines() == ["away", "away"]
 
 
 def test_before_the_first_numbers(record):

@@ -2,145 +2,67 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
-import time
-from itertools import pairwise
-from pathlib import Path
 
 import pytest
 
-from deploy.run_folder import RunFolder
-from learner.segments import read_ledger
-from system.control.redis import RedisControl
-from system.errors import Unavailable
-from system.redis_client import as_bytes, connect
-
-ROOT = Path(__file__).parents[2]
-TINY = [
-    "--env", "CartPole-v1", "--size", "nano", "--actors", "1", "--copies", "2",
-    "--replay-ratio", "16", "--frames", "0", "--set",
-    "learner.dream_starts=16", "learner.batch_size=4", "learner.batch_length=8",
-    "learner.horizon=5", "learner.checkpoint_s=2", "learner.metrics_s=0.5",
-    "learner.publish_s=0.5", "replay.min_steps=64", "replay.chunk_length=8",
-    "evaluation.episodes=2", "evaluation.copies=2", "evaluation.final_episodes=2",
-    "evaluation.every_frames=500", "fleet.backoff_first_s=0.1",
-]  # fmt: skip
-
-
-def command(where, *arguments, check=True):
-    answer = subprocess.run(
-        [sys.executable, "-m", "deploy.cli", *arguments],
-        cwd=where, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
-        timeout=150, check=False,
-    )  # fmt: skip
-    if check:
-        assert answer.returncode == 0, answer.stderr + answer.stdout
-    return answer
-
-
-class Fleet:
-    """One `dreamfleet train` in the background, seen as another terminal sees it."""
-
-    def __init__(self, where, *arguments):
-        self.where, self.log = where, where / "driver.log"
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "deploy.cli", *arguments],
-            cwd=where, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdin=subprocess.DEVNULL,
-            stdout=self.log.open("ab"), stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
-
-    @property
-    def folder(self):
-        return RunFolder(self.where / "runs" / "tiny")
-
-    def status(self):
-        return json.loads(command(self.where, "status", "--run", "tiny", "--json").stdout)
-
-    def until(self, condition, what, timeout_s=60.0):
-        deadline = time.monotonic() + timeout_s
-        while time.monotonic() < deadline:
-            assert self.process.poll() is None, self.log.read_text()
-            with contextlib.suppress(Unavailable, OSError):
-                if found := condition():
-                    return found
-            time.sleep(0.2)
-        raise AssertionError(f"never {what}: {self.log.read_text()}")
-
-    def control(self):
-        return RedisControl(self.folder.control().redis, self.folder.record().run_id)
-
-    def lease(self, role):
-        control = self.control()
-        try:
-            return next((lease for lease in control.leases() if lease.role == role), None)
-        finally:
-            control.close()
-
-    def event_kinds(self):
-        control = self.control()
-        try:
-            return {event.kind for event in control.events()}
-        finally:
-            control.close()
-
-    def latest(self, name):
-        lines = [line for line in self.folder.metrics() if "eval/return_mean" not in line]
-        return lines[-1].get(name, 0) if lines else 0
-
-    def train_on(self, what):
-        """More frames *and* more updates than now."""
-        frames, updates = self.latest("frames"), self.latest("updates")
-        self.until(
-            lambda: self.latest("frames") > frames and self.latest("updates") > updates, what
-        )
-
-    def kill_role(self, role):
-        """`kill -9` of the process behind a lease; waits for its successor."""
-        before = self.lease(role)
-        os.kill(int(before.who.split(":")[1]), signal.SIGKILL)
-        self.until(lambda: (now := self.lease(role)) and now.who != before.who, f"{role} restarted")
-
-    def end(self):
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-            try:
-                self.process.wait(30)
-            except subprocess.TimeoutExpired:
-                self.process.send_signal(signal.SIGTERM)
-                self.process.wait(30)
+from deploy.head import Head
+from system.redis_client import connect
+from tests.fleet_for_tests import TINY, Fleet, Terminal, command
+from tests.integration.listeners import listeners
 
 
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory):
-    fleet = Fleet(tmp_path_factory.mktemp("fleet"), "train", "--run", "tiny", *TINY)
+    fleet = Fleet(tmp_path_factory.mktemp("fleet")).train()
     yield fleet
     fleet.end()
-
-
-def redis_pid(url):
-    connection = connect(url)
-    try:
-        info = as_bytes(connection.call("INFO", "server")).decode()
-    finally:
-        connection.close()
-    return int(info.split("process_id:")[1].split()[0])
 
 
 # The tests below are one story, told in order: starting a fleet takes ten seconds.
 
 
-def test_it_trains_and_says_so(fleet):
-    fleet.until(lambda: fleet.latest("updates") > 5, "trained", 90)
+def test_it_trains_without_its_terminal_and_says_so(fleet):
+    fleet.until(lambda: fleet.latest("updates") > 5, "trained")
     status = fleet.status()
     assert status["alive"]
-    assert status["actors"] == {"desired": 1, "running": 1, "pending": 0, "reasons": {}}
+    assert (status["actors"]["desired"], status["actors"]["running"]) == (1, 1)
     assert status["policy_version"] >= 1
     assert status["replay"]["steps"] > 0
+
+
+def test_nobody_listens_beyond_this_machine_and_the_token_is_private(fleet):
+    listening = listeners(fleet.folder.head_pid(), fleet.server_pid())
+    assert {one.kind for one in listening} == {"tcp", "unix"}
+    assert [one for one in listening if not one.private] == []
+    token = fleet.folder.path / "ray.token"
+    assert stat.S_IMODE(token.stat().st_mode) == 0o600
+
+
+def test_without_the_token_ray_answers_nobody(fleet, tmp_path):
+    address = Head(fleet.folder).cluster.address
+    script = "import ray._private.ray_constants as c; c.ENABLE_RAY_CLUSTER = False; import ray; "
+    script += f"ray.init(address={address!r}); print('joined')"
+    wrong = tmp_path / "token"
+    wrong.write_text("0" * 64)
+    answer = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env={**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(wrong)},
+    )  # fmt: skip
+    said = ""
+    for line in answer.stdout:
+        said += line
+        if "oken" in line or "joined" in line:
+            break
+    answer.kill()
+    answer.wait()
+    assert "joined" not in said
+    assert "oken" in said
 
 
 def test_a_second_driver_is_refused(fleet):
@@ -154,11 +76,20 @@ def test_a_second_driver_is_refused(fleet):
 
 def test_scale_is_absolute_and_waits(fleet):
     said = command(fleet.where, "scale", "2", "--run", "tiny", "--wait").stdout
-    assert "desired 2, running 2, pending 0" in said
+    assert "desired 2, running 2" in said
     again = command(fleet.where, "scale", "2", "--run", "tiny").stdout
     assert again.split("generation")[1] == said.split("generation")[1]
-    said = command(fleet.where, "scale", "1", "--run", "tiny", "--wait").stdout
+    said = command(fleet.where, "scale", "-1", "--run", "tiny", "--wait").stdout
     assert "desired 1, running 1" in said
+
+
+def test_a_slot_without_room_says_what_it_needs(fleet):
+    command(fleet.where, "scale", "12", "--run", "tiny")
+    fleet.until(
+        lambda: any("more CPU" in text for text in fleet.status()["actors"]["reasons"].values()),
+        "named the missing CPUs",
+    )
+    command(fleet.where, "scale", "1", "--run", "tiny", "--wait")
 
 
 def test_the_replay_ratio_holds_while_the_fleet_changes(fleet):
@@ -182,51 +113,35 @@ def test_the_replay_ratio_holds_while_the_fleet_changes(fleet):
     assert updates * per_update / (frames - 64) == pytest.approx(16, rel=0.05)
 
 
-@pytest.mark.parametrize("role", ["actor", "learner"])
-def test_kill_9_of_a_process(fleet, role):
-    fleet.kill_role(role)
-    fleet.train_on(f"trained on after kill -9 of the {role}")
-
-
-def test_kill_9_of_the_server(fleet):
-    url = fleet.folder.control().redis
-    before = redis_pid(url)
-    os.kill(before, signal.SIGKILL)
-    fleet.until(lambda: redis_pid(url) != before, "a new server")
-    fleet.train_on("trained on after kill -9 of the server")
-    # The supervisor tells what happened with its next look, which may come after training goes on.
-    told = {"actor_restarted", "learner_restarted", "redis_restarted"}
-    fleet.until(lambda: told <= fleet.event_kinds(), f"told of {told}")
-
-
 def test_a_wiped_server_costs_nothing(fleet):
     version = fleet.latest("learner/policy_version")
-    connection = connect(fleet.folder.control().redis)
+    connection = connect(fleet.url)
     connection.call("FLUSHALL")
     connection.close()
     fleet.train_on("trained on after FLUSHALL")
     fleet.until(lambda: fleet.status()["actors"]["desired"] == 1, "wished for an actor again")
     fleet.until(lambda: fleet.latest("learner/policy_version") > version, "published again")
-    check_ledger(fleet.folder.path)
+    fleet.check_ledger()
 
 
 def test_stop_drains_and_saves(fleet):
-    said = command(fleet.where, "stop", "--run", "tiny").stdout
-    assert "dreamfleet resume --run tiny" in said
-    assert fleet.process.wait(20) == 0
-    check_ledger(fleet.folder.path)
-    assert "next:" in fleet.log.read_text()
-    assert "Traceback" not in fleet.log.read_text()
+    assert "dreamfleet resume --run tiny" in fleet.stop()
+    fleet.check_ledger()
+    assert fleet.folder.end().how == "stopped"
+    assert "Traceback" not in fleet.words()
 
 
 def test_resume_goes_on_and_ends_at_its_frame_limit(fleet):
     limit = fleet.latest("frames") + 200
-    resumed = Fleet(fleet.where, "resume", "--run", "tiny", "--frames", str(limit))
+    terminal = Terminal(fleet.where, "resume", "--run", "tiny", "--frames", str(limit))
     try:
-        assert resumed.process.wait(90) == 0, resumed.log.read_text()
+        assert terminal.process.wait(120) == 0, terminal.log.read_text()
     finally:
-        resumed.end()
-    check_ledger(fleet.folder.path)
+        terminal.process.kill()
+    said = terminal.log.read_text()
+    assert "next:" in said
+    assert "Traceback" not in said
+    fleet.check_ledger()
     status = fleet.status()
     assert not status["alive"]
     assert status["frames"] >= limit
@@ -240,14 +155,14 @@ def test_evaluate_needs_no_fleet(fleet):
     assert result["episodes"] == 2
 
 
-def check_ledger(folder):
-    """Every durable Chunk is stored once, in order, without a gap within an incarnation."""
-    streams = {}
-    for slot, entry_id in read_ledger(folder / "replay"):
-        streams.setdefault(slot, []).append(entry_id)
-    assert streams
-    for slot, ids in streams.items():
-        for before, after in pairwise(ids):
-            follows = after == (before.incarnation, before.sequence + 1)
-            claims = after.incarnation > before.incarnation and after.sequence in (0, 1)
-            assert follows or claims, (slot, before, after)
+def test_ctrl_c_stops_in_order_and_a_closed_terminal_does_not(fleet):
+    terminal = Terminal(fleet.where, "resume", "--run", "tiny", "--frames", "0")
+    fleet.until(lambda: fleet.lease("learner"), "resumed")
+    assert terminal.kill(signal.SIGHUP) == 0
+    fleet.train_on("trained on without a terminal")
+    assert "dreamfleet resume" in fleet.stop()
+    terminal = Terminal(fleet.where, "resume", "--run", "tiny")
+    fleet.until(lambda: fleet.lease("learner"), "resumed")
+    assert terminal.kill(signal.SIGINT) == 0
+    assert not fleet.folder.in_use()
+    fleet.check_ledger()

@@ -160,12 +160,12 @@ def flush(server: EmbeddedRedis) -> None:
     connection.close()
 
 
-def cause_disasters(server: EmbeddedRedis, learner: Learner, actors: list[Actor]) -> None:
+def cause_disasters(servers: list[EmbeddedRedis], learner: Learner, actors: list[Actor]) -> None:
     chance = random.Random(2)
     disasters: list[Callable[[], object]] = [
-        lambda: kill_and_restart(server),
-        lambda: kill_and_lose_everything(server),
-        lambda: flush(server),
+        lambda: kill_and_restart(chance.choice(servers)),
+        lambda: kill_and_lose_everything(chance.choice(servers)),
+        lambda: flush(chance.choice(servers)),
         learner.restart_wanted.set,
         lambda: chance.choice(actors).restart_wanted.set(),
         lambda: chance.choice(actors).restart_wanted.set(),
@@ -186,20 +186,50 @@ def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
     return condition()
 
 
+@pytest.fixture
+def second_server(tmp_path: Path) -> Iterator[EmbeddedRedis]:
+    own = EmbeddedRedis(tmp_path / "data", max_memory_bytes=256 * 1024**2)
+    own.start()
+    yield own
+    own.stop()
+
+
 def test_nothing_is_lost_or_doubled_by_a_bad_network_and_dying_servers(
     server: EmbeddedRedis, tmp_path: Path
 ) -> None:
-    socket_path = server.folder / "redis.sock"
-    proxy = FaultyProxy(tmp_path / "proxy.sock", socket_path, cut_chance=0.01, seed=1)
-    learner = Learner(RedisLog(url=server.url, run="r", timeout_s=1.0))
-    fleet = RedisLog(url=proxy.url, run="r", timeout_s=1.0)
+    check_chaos([server], tmp_path)
+
+
+@pytest.mark.slow
+def test_nor_with_control_and_data_on_two_servers(
+    server: EmbeddedRedis, second_server: EmbeddedRedis, tmp_path: Path
+) -> None:
+    check_chaos([server, second_server], tmp_path)
+
+
+def check_chaos(servers: list[EmbeddedRedis], tmp_path: Path) -> None:
+    """The first server is control, the last one data."""
+    proxies = [
+        FaultyProxy(
+            tmp_path / f"proxy{number}.sock",
+            one.folder / "redis.sock",
+            cut_chance=0.01,
+            seed=number + 1,
+        )
+        for number, one in enumerate(servers)
+    ]
+    learner = Learner(
+        RedisLog(url=servers[-1].url, control_url=servers[0].url, run="r", timeout_s=1.0)
+    )
+    fleet = RedisLog(url=proxies[-1].url, control_url=proxies[0].url, run="r", timeout_s=1.0)
     actors = [Actor(fleet, slot) for slot in range(NUM_SLOTS)]
     threads = [learner, *actors]
     for thread in threads:
         thread.start()
 
-    cause_disasters(server, learner, actors)
-    proxy.cut_chance = 0.0
+    cause_disasters(servers, learner, actors)
+    for proxy in proxies:
+        proxy.cut_chance = 0.0
     for actor in actors:
         actor.acting = False
     settled = wait_until(lambda: all(actor.settled for actor in actors), PEACE_S)
@@ -207,11 +237,12 @@ def test_nothing_is_lost_or_doubled_by_a_bad_network_and_dying_servers(
         thread.stopped = True
     for thread in threads:
         thread.join(timeout=5)
-    proxy.close()
+    for proxy in proxies:
+        proxy.close()
 
     assert [thread.error for thread in threads] == [None] * len(threads)
     assert settled
-    assert proxy.num_cuts > 0
+    assert all(proxy.num_cuts > 0 for proxy in proxies)
     for actor in actors:
         check_actor(actor, learner.model.durable.ledger[actor.slot])
 

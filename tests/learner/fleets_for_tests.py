@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from learner.arena import Arena
+from learner.epochs import Epochs
 from learner.ingest import Ingest
 from learner.segments import SegmentStore
 from system.clock import Clock
@@ -64,16 +65,24 @@ class FrontHalf:
     def __init__(
         self, reader: LogReader, folder: Path, clock: Clock, replay: ReplayConfig = REPLAY
     ) -> None:
-        self.segments = SegmentStore(folder, segment_bytes=replay.segment_bytes)
+        self.clock = clock
+        self.events: list[tuple[str, str]] = []
+        self.epochs = Epochs(folder)
+        epoch = reader.claim_epoch(after=self.epochs.greatest())
+        before = self.epochs.take(epoch, "learner", lambda *e: self.events.append(e))
+        self.segments = SegmentStore(
+            folder / "replay", segment_bytes=replay.segment_bytes, check=self.epochs.check
+        )
+        self.segments.epoch = epoch
         self.arena = Arena(
             spec=SPEC, model=MODEL, batch_length=8, capacity_bytes=replay.capacity_bytes,
             device=torch.device("cpu"),
         )  # fmt: skip
-        self.events: list[tuple[str, str]] = []
         self.ingest = Ingest(
             reader, self.segments, self.arena, replay, clock, lambda *e: self.events.append(e)
         )
-        self.ingest.restore()
-        self.segments.epoch = reader.claim_epoch(after=self.segments.epoch)
+        self.ingest.restore(before)
+        self.epochs.found(checkpoint="", known_steps=0, segments=self.segments.read_bytes)
+        self.segments.drop_foreign()
         self.ingest.repeat_notice()
         self.ingest.commit()

@@ -17,6 +17,7 @@ from system.errors import Fenced
 from system.log.memory import MemoryLog
 from system.log.messages import encode_claim
 from system.log.protocol import Claim
+from system.log.spool import SpoolSetup
 from system.log.writer import SlotWriter
 from system.types import Chunk, EntryId
 from tests.learner.fleets_for_tests import MODEL, SPEC, FrontHalf, chunk_of
@@ -30,7 +31,11 @@ class Life:
         self.log = FaultyLog(store.slot_log(slot))
         claim = Claim(who=f"{slot}:{number}", spec_digest=SPEC.digest, num_copies=1)
         self.writer = SlotWriter(
-            self.log, slot=slot, claim=claim, spool_chunks=4, retain_bytes=1 << 20, clock=clock
+            self.log,
+            slot=slot,
+            claim=claim,
+            clock=clock,
+            spool=SpoolSetup(spool_chunks=4, retain_bytes=1 << 20),
         )
         self.slot, self.sealed = slot, 0
 
@@ -110,7 +115,7 @@ def test_every_durable_chunk_is_in_the_arena_once_and_in_order(tmp_path: Path, s
         world.chaos()
     for _ in range(80):
         world.peace()
-    ledger, arena = read_ledger(tmp_path), world.half.arena
+    ledger, arena = read_ledger(tmp_path / "replay"), world.half.arena
     for slot in range(2):
         check_once_and_in_order([entry_id for s, entry_id in ledger if s == slot])
     assert arena.end == 4 * len(ledger) > 100
@@ -128,6 +133,7 @@ def test_every_durable_chunk_is_in_the_arena_once_and_in_order(tmp_path: Path, s
 def rejected(half: FrontHalf, store: MemoryLog, payload: bytes, sequence: int) -> str:
     log = store.slot_log(0)
     log.append(EntryId(1, sequence), payload, create=True)
+    half.clock.sleep(11.0)  # or it would only be counted
     assert not half.ingest.insert_next()
     return half.events[-1][1]
 
@@ -193,7 +199,7 @@ def test_an_older_learner_is_fenced_and_what_it_wrote_late_is_read_once(tmp_path
     with pytest.raises(Fenced):
         old.ingest.commit()
     assert new.ingest.commit()
-    ids = read_ledger(tmp_path)
+    ids = read_ledger(tmp_path / "replay")
     assert len(ids) == len(set(ids)) == new.arena.end // 4
 
 

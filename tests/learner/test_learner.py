@@ -8,70 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from learner.checkpoint import KEEP, list_checkpoints, load_policy
-from learner.config import LearnerConfig
-from learner.learner import Learner, LearnerSeams, LearnerSetup
-from system.channel.memory import MemoryChannel
-from system.clock import ManualClock
-from system.codec import encode_chunk
-from system.config import ModelConfig, ReplayConfig
-from system.control.memory import MemoryControl
+from learner.checkpoint import list_checkpoints, load_policy
+from system.config import ModelConfig
 from system.errors import CheckpointError, Fenced, NotFinite
-from system.log.memory import MemoryLog
-from system.log.messages import encode_claim
-from system.log.protocol import Claim
 from system.models.agent import PolicyAgent
-from system.tick import Progress, Wait
-from system.types import EntryId
-from tests.learner.fleets_for_tests import MODEL, SPEC, chunk_of
-
-CONFIG = LearnerConfig(
-    batch_size=4, batch_length=8, horizon=3, learning_rate=1e-3, warmup_updates=2, device="cpu"
-)
-REPLAY = ReplayConfig(
-    ratio=8, chunk_length=4, min_steps=64, capacity_bytes=10_000, segment_bytes=4096
-)
-
-
-class Bench:
-    """A frozen log of two slots, and learners that read it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.clock = ManualClock()
-        self.store = MemoryLog()
-        self.channel = MemoryChannel()
-        self.control = MemoryControl(self.clock)
-        claim = encode_claim(Claim(who="x", spec_digest=SPEC.digest, num_copies=1))
-        for slot in range(2):
-            log = self.store.slot_log(slot)
-            log.append(EntryId(1, 0), claim, create=True)
-            for sequence in range(1, 101):
-                chunk = chunk_of(
-                    slot=slot, incarnation=1, sequence=sequence, first_step=4 * (sequence - 1)
-                )
-                log.append(EntryId(1, sequence), encode_chunk(chunk), create=True)
-
-    def learner(self, *, model: ModelConfig = MODEL, frames: int = 0) -> Learner:
-        setup = LearnerSetup(
-            config=CONFIG, replay=REPLAY, model=model, folder=self.folder, frames=frames, seed=3,
-            who="learner:1",
-        )  # fmt: skip
-        seams = LearnerSeams(
-            reader=self.store.reader(), channel=self.channel, control=self.control,
-            clock=self.clock,
-        )  # fmt: skip
-        return Learner(setup, seams, SPEC)
-
-
-def run(learner: Learner, updates: int) -> None:
-    while learner.updates < updates:
-        assert not isinstance(learner.tick(), Wait)
-
-
-def weights(learner: Learner) -> dict[str, torch.Tensor]:
-    found = {k: v.clone() for k, v in learner.learning.state_dict().items()}
-    return found | {k: v.clone() for k, v in learner.learning.optimizer.tensors().items()}
+from system.tick import Progress
+from tests.learner.bench_for_tests import CONFIG, REPLAY, Bench, flip, run, weights
+from tests.learner.fleets_for_tests import MODEL, SPEC
 
 
 def test_2n_updates_equal_n_and_checkpoint_and_restore_and_n_bitwise(tmp_path: Path) -> None:
@@ -171,16 +114,22 @@ def test_an_older_learner_is_fenced(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("part", ["weights.safetensors", "progress.json", "manifest.json"])
-def test_a_damaged_checkpoint_names_its_part(tmp_path: Path, part: str) -> None:
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
+    tmp_path: Path, part: str
+) -> None:
     bench = Bench(tmp_path)
     learner = bench.learner()
+    run(learner, 3)
+    learner.save()
     run(learner, 5)
     learner.close()
-    path = list_checkpoints(tmp_path / "checkpoints")[-1] / part
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 0xFF
-    path.write_bytes(data)
-    with pytest.raises(CheckpointError, match=part.replace(".", r"\.")):
+    older, newer = list_checkpoints(tmp_path / "checkpoints")
+    flip(newer / part)
+    assert bench.learner().updates == 3
+    (text,) = bench.texts("checkpoint_damaged")
+    assert f"{newer}: {part} " in text
+    flip(older / part)
+    with pytest.raises(CheckpointError, match=f"no checkpoint .* {part}"):
         bench.learner()
 
 
@@ -189,7 +138,8 @@ def test_a_missing_part_is_named(tmp_path: Path) -> None:
     learner = bench.learner()
     run(learner, 5)
     learner.close()
-    (list_checkpoints(tmp_path / "checkpoints")[-1] / "optimizer.safetensors").unlink()
+    for path in list_checkpoints(tmp_path / "checkpoints"):
+        (path / "optimizer.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"optimizer\.safetensors cannot be read"):
         bench.learner()
 
@@ -213,7 +163,7 @@ def test_only_the_newest_checkpoints_are_kept_and_drafts_do_not_count(tmp_path: 
     (folder / ".00001-000000099.draft").mkdir()
     names = [path.name for path in list_checkpoints(folder)]
     assert names == ["00001-000000009", "00001-000000012"]
-    assert len(names) == KEEP
+    assert len(names) == CONFIG.keep_checkpoints
 
 
 def test_progress_says_what_a_tick_did(tmp_path: Path) -> None:

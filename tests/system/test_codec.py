@@ -29,11 +29,12 @@ COUNTS = st.integers(0, 2**63 - 1)
 def chunks(draw: st.DrawFn) -> Chunk:
     columns = st.dictionaries(st.text(max_size=12), ARRAYS, max_size=6)
     counts = ("slot", "incarnation", "sequence", "copy", "first_step")
+    oldest, newest = sorted((draw(COUNTS), draw(COUNTS)))
     return Chunk(
         spec_digest=draw(st.text(max_size=16)),
         env=draw(st.text(max_size=16)),
-        policy_version_min=draw(COUNTS),
-        policy_version_max=draw(COUNTS),
+        policy_version_min=oldest,
+        policy_version_max=newest,
         flags=draw(st.dictionaries(st.text(max_size=8), st.booleans(), max_size=3)),
         fields=draw(columns.filter(bool)),
         latent=draw(columns),

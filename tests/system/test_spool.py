@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
-
-from system.errors import Fenced
 from system.log.protocol import Notice, SlotNotice
-from system.log.rules import Backoff, fenced_by, next_incarnation
-from system.log.spool import Item, Spool
-from system.types import ZERO_ID, EntryId
+from system.log.rules import Backoff, fenced_by, has_credit, next_incarnation
+from system.types import EntryId
 
 
 def test_claims_count_up_past_the_stream_and_past_the_learner() -> None:
@@ -39,37 +35,12 @@ def test_pauses_grow_to_a_second_and_start_small_again() -> None:
     assert backoff.failed() <= 0.02
 
 
-def test_spool_refuses_an_id_it_never_sent() -> None:
-    spool = Spool(Item(entry_id=EntryId(2, 0), payload=b""), spool_chunks=2, retain_bytes=9)
-    assert spool.head() is None
-    with pytest.raises(Fenced, match="somebody wrote 2-1 in our incarnation"):
-        spool.reconcile(EntryId(2, 1))
-    with pytest.raises(Fenced, match="incarnation 2 lost its slot to 3-0"):
-        spool.reconcile(EntryId(3, 0))
-    assert spool.reconcile(ZERO_ID) == 0
-    assert spool.head_is_again()
-
-
-def test_spool_keeps_its_books_through_loss_and_return() -> None:
-    spool = Spool(Item(entry_id=EntryId(1, 0), payload=b"c"), spool_chunks=9, retain_bytes=99)
-    items = [Item(entry_id=EntryId(1, n), payload=b"x" * n) for n in range(1, 5)]
-    for item in items:
-        assert not spool.head_is_again()
-        spool.offer(item)
-    spool.received()
-    spool.received()
-    assert (spool.num_waiting, spool.num_retained, spool.retained_bytes) == (2, 4, 3)
-    assert spool.reconcile(EntryId(1, 3)) == 1
-    assert spool.reconcile(None) == -3
-    assert spool.head() == spool.claim
-    spool.received()
-    assert spool.head() == items[0]
-    assert spool.head_is_again()
-    assert (spool.num_waiting, spool.num_retained, spool.retained_bytes) == (4, 4, 6)
-    spool.forget(EntryId(1, 2))
-    assert (spool.num_waiting, spool.num_retained, spool.retained_bytes) == (2, 2, 3)
-    spool.received()
-    assert spool.waiting() == [items[3]]
-    assert not spool.head_is_again()
-    spool.forget(EntryId(2, 0))
-    assert (spool.num_waiting, spool.num_retained, spool.retained_bytes) == (0, 0, 0)
+def test_credit_counts_chunks_because_ids_may_have_holes() -> None:
+    said = SlotNotice(durable=EntryId(2, 5), granted=EntryId(2, 7))
+    assert has_credit(said, incarnation=2, num_received=1)
+    assert not has_credit(said, incarnation=2, num_received=2)
+    assert not has_credit(said, incarnation=3, num_received=0), "it has not seen our claim"
+    assert not has_credit(SlotNotice(), incarnation=1, num_received=0)
+    behind = SlotNotice(durable=EntryId(1, 9), granted=EntryId(2, 2))
+    assert has_credit(behind, incarnation=2, num_received=1)
+    assert not has_credit(behind, incarnation=2, num_received=2)

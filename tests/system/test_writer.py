@@ -6,6 +6,7 @@ from system.clock import ManualClock
 from system.errors import Fenced
 from system.log.memory import MemoryLog
 from system.log.protocol import AppendReply, Claim
+from system.log.spool import SpoolSetup
 from system.log.writer import NOTICE_INTERVAL_S, PROBE_INTERVAL_S, SlotWriter
 from system.tick import Progress, Wait
 from system.types import EntryId
@@ -151,7 +152,7 @@ def test_refused_but_ours_means_stored() -> None:
     assert bench.ticks(4) == ["refused", "reconciled", "appended", "data"]
 
 
-def test_a_newer_incarnation_fences_and_unsent_is_kept() -> None:
+def test_a_newer_incarnation_fences_for_good() -> None:
     bench = Bench(credit=1).claim()
     bench.offer(3)
     bench.ticks(1)
@@ -161,7 +162,7 @@ def test_a_newer_incarnation_fences_and_unsent_is_kept() -> None:
     for _ in range(2):
         with pytest.raises(Fenced, match="the learner follows incarnation 2, ours is 1"):
             bench.ticks(2)
-    assert [str(chunk.entry_id) for chunk in bench.writer.unsent()] == ["1-2", "1-3"]
+    assert bench.writer.pending == 2
     bench.writer.close()
 
 
@@ -172,7 +173,7 @@ def test_a_newer_claim_fences_before_the_learner_knows() -> None:
     assert bench.ticks(1) == ["refused"]
     with pytest.raises(Fenced, match="incarnation 1 lost its slot to 2-0"):
         bench.ticks(1)
-    assert len(bench.writer.unsent()) == 1
+    assert bench.writer.pending == 1
 
 
 def test_a_wiped_store_is_rebuilt_in_order_once_the_learner_speaks() -> None:
@@ -281,8 +282,7 @@ def test_before_the_claim_there_is_nothing_to_tick() -> None:
         MemoryLog().slot_log(0),
         slot=0,
         claim=Claim(who="", spec_digest="", num_copies=1),
-        spool_chunks=1,
-        retain_bytes=1,
+        spool=SpoolSetup(spool_chunks=1, retain_bytes=1),
         clock=ManualClock(),
     )
     with pytest.raises(AssertionError, match="try_claim"):

@@ -19,14 +19,18 @@ def build(request):
     name = request.node.name
     made = []
 
-    def build(misbehave=None, *, deadline_s=20.0, num_copies=3, **args):
+    def build(misbehave=None, *, deadline_s=20.0, num_copies=3, while_waiting=int, **args):
         PLANS[name] = Plan(misbehave or {})
         faults = []
         config = EnvConfig(
             name=PREFIX + "Counting-v0", args={"plan": name, **args}, step_deadline_s=deadline_s
         )
         env = make_env(
-            config, num_copies=num_copies, seed=0, on_fault=lambda *fault: faults.append(fault)
+            config,
+            num_copies=num_copies,
+            seed=0,
+            on_fault=lambda *fault: faults.append(fault),
+            while_waiting=while_waiting,
         )
         made.append(env)
         return env, faults, PLANS[name]
@@ -177,9 +181,8 @@ def test_all_copies_hang(build):
 
 def test_somebody_is_told_while_waiting(build, monkeypatch):
     monkeypatch.setattr("actors.envs.worker.SLICE_S", 0.05)
-    env, faults, _ = build({(1, 1): "hang"}, deadline_s=0.4)
     calls = []
-    env._while_waiting = lambda: calls.append(1)
+    env, faults, _ = build({(1, 1): "hang"}, deadline_s=0.4, while_waiting=lambda: calls.append(1))
     env.reset()
     env.step(ZERO)
     assert len(calls) >= 4

@@ -100,7 +100,7 @@ def test_missing_dm_control_names_the_extra(monkeypatch):
 
 def test_actors_import_neither_ray_nor_redis_nor_torch():
     code = (
-        "import sys, actors.actor, actors.evaluate, actors.envs.vector\n"
+        "import sys, actors.actor, actors.evaluate, actors.envs.serve\n"
         "assert not {'ray', 'redis', 'torch'} & set(sys.modules), sorted(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

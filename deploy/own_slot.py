@@ -1,0 +1,105 @@
+"""Which slot an actor started by hand takes, and the spool folder that goes with it.
+
+Slots of the fleet are 0, 1, ...; those of actors that nobody supervises begin at 1000. A slot whose
+lease is alive belongs to that process, unless it was our own earlier life: then its spool folder is
+here, unlocked, and names it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from system.control.protocol import FIRST_OWN_SLOT, Lease
+from system.errors import ConfigError, RunError
+from system.log.disk_spool import DiskShelf, OnEvent
+from system.log.messages import decode_claim
+
+SLOTS = 1000
+"""Own slots that are looked through for a free one."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SpoolBudget:
+    """How much a spool folder may hold."""
+
+    max_bytes: int
+    """On disk [bytes]."""
+    memory_bytes: int
+    """In memory, while the disk takes nothing [bytes]."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OwnSlot:
+    """A slot that is ours to claim, and its folder, locked."""
+
+    slot: int
+    shelf: DiskShelf
+
+
+def check_slot(slot: int) -> None:
+    """Raises ConfigError for a slot of the supervised fleet."""
+    if slot < FIRST_OWN_SLOT:
+        raise ConfigError(
+            f"--slot {slot} belongs to the supervised fleet (`dreamfleet scale`); use "
+            f"{FIRST_OWN_SLOT} or more, or leave --slot out"
+        )
+
+
+def take_slot(
+    slot: int | None, leases: list[Lease], folder: Path, budget: SpoolBudget, on_event: OnEvent
+) -> OwnSlot:
+    """The named slot, or the first free one; one whose spool holds something comes first.
+
+    Args:
+      slot: the one named; None looks for a free one.
+      leases: who is alive.
+      folder: spool folder of this run; each slot has its own inside.
+      budget: of the spool.
+      on_event: told what the shelf finds.
+
+    Raises:
+      RunError: the slot is held, or its folder is in use.
+    """
+    holders = {lease.slot: lease for lease in leases if lease.role == "actor"}
+
+    def take(number: int) -> OwnSlot:
+        shelf = DiskShelf(
+            folder / str(number),
+            slot=number,
+            max_bytes=budget.max_bytes,
+            memory_bytes=budget.memory_bytes,
+            on_event=on_event,
+        )
+        holder = holders.get(number)
+        if holder is not None and holder.who != _earlier_who(shelf):
+            shelf.close()
+            raise RunError(
+                f"slot {number} is held by {holder.who} ({holder.doing}); stop that actor, or "
+                "choose another --slot"
+            )
+        return OwnSlot(slot=number, shelf=shelf)
+
+    if slot is not None:
+        check_slot(slot)
+        return take(slot)
+    for number in _candidates(folder):
+        if number in holders and not (folder / str(number)).exists():
+            continue
+        try:
+            return take(number)
+        except RunError:
+            continue
+    raise RunError(f"slots {FIRST_OWN_SLOT} to {FIRST_OWN_SLOT + SLOTS - 1} are all held")
+
+
+def _candidates(folder: Path) -> Iterator[int]:
+    left = {int(path.parent.name) for path in folder.glob("[1-9]*/[1-9]*-[1-9]*")}
+    yield from sorted(left)
+    yield from range(FIRST_OWN_SLOT, FIRST_OWN_SLOT + SLOTS)
+
+
+def _earlier_who(shelf: DiskShelf) -> str:
+    found = shelf.found()
+    return "" if found is None else decode_claim(found.claim.payload).who

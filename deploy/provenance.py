@@ -1,0 +1,62 @@
+"""Where a run comes from: when, which code, which machine. Evidence carries it."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import shutil
+import socket
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+FORMAT = 1
+
+
+def provenance() -> dict[str, Any]:
+    """For `config.json`."""
+    return {
+        "format": FORMAT,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "dreamfleet": version(),
+        "git": _git_commit(),
+        "hardware": _hardware(),
+    }
+
+
+def version() -> str:
+    """Version of the installed distribution."""
+    try:
+        return metadata.version("dreamfleet")
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _git_commit() -> dict[str, Any] | None:
+    """Commit of the code that runs, if it runs from a checkout."""
+    git, here = shutil.which("git"), Path(__file__).parent
+    if git is None or not (here.parent / ".git").exists():
+        return None
+    commands = ("rev-parse", "HEAD"), ("status", "--porcelain", "--untracked-files=no")
+    outputs = []
+    for command in commands:
+        answer = subprocess.run([git, "-C", here, *command], capture_output=True, text=True)
+        if answer.returncode:
+            return None
+        outputs.append(answer.stdout.strip())
+    return {"commit": outputs[0], "dirty": bool(outputs[1])}
+
+
+def _hardware() -> dict[str, Any]:
+    return {
+        "host": socket.gethostname(),
+        "machine": platform.machine(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "cpus": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+    }

@@ -1,0 +1,172 @@
+"""A learner that was stopped while its successor began: it changes nothing, wherever it stood."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from deploy.redis_server import EmbeddedRedis
+from learner.segments import read_ledger
+from system.codec import encode_chunk
+from system.keys import Keys
+from system.log.messages import encode_claim
+from system.log.protocol import Claim
+from system.log.redis import RedisLog
+from system.redis_client import as_bytes, as_list, connect
+from system.types import EntryId
+from tests.learner.fleets_for_tests import SPEC, chunk_of
+
+CHUNKS = 1500
+DEADLINE_S = 120.0
+
+
+class LearnerProcess:
+    """One child; it begins when told to, so that it can import early."""
+
+    def __init__(self, folder: Path, url: str, run: str) -> None:
+        module = "tests.chaos.learner_process"
+        self.folder = folder
+        self.child = subprocess.Popen(
+            [sys.executable, "-m", module, str(folder), url, run],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        self.epoch = 0
+
+    def begin(self) -> None:
+        assert self.line() == "ready"
+        assert self.child.stdin is not None
+        self.child.stdin.write("\n")
+        self.child.stdin.flush()
+        self.epoch = int(self.line().removeprefix("epoch "))
+
+    def line(self) -> str:
+        assert self.child.stdout is not None
+        return self.child.stdout.readline().strip()
+
+    def signal(self, number: signal.Signals) -> None:
+        self.child.send_signal(number)
+
+    def has_saved(self, times: int) -> bool:
+        """Whether it has saved so often, or is about to be pruned for it."""
+        names = [path.name for path in (self.folder / "checkpoints").glob("[0-9]*")]
+        return sum(name.startswith(f"{self.epoch:05d}-") for name in names) >= times
+
+
+@contextlib.contextmanager
+def learners(folder: Path, url: str, run: str, count: int) -> Iterator[list[LearnerProcess]]:
+    processes = [LearnerProcess(folder, url, run) for _ in range(count)]
+    try:
+        yield processes
+    finally:
+        for process in processes:
+            process.child.kill()
+            process.child.communicate()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline_s, "waited too long"
+        time.sleep(0.02)
+
+
+def fill_log(url: str, run: str) -> None:
+    """More than the learners will read, as received from two actors."""
+    claim = encode_claim(Claim(who="x", spec_digest=SPEC.digest, num_copies=1))
+    for slot in range(2):
+        log = RedisLog(url=url, run=run).slot_log(slot)
+        log.append(EntryId(1, 0), claim, create=True)
+        for sequence in range(1, CHUNKS + 1):
+            first = 4 * (sequence - 1)
+            chunk = chunk_of(slot=slot, incarnation=1, sequence=sequence, first_step=first)
+            log.append(EntryId(1, sequence), encode_chunk(chunk), create=True)
+        log.close()
+
+
+def store(url: str, run: str) -> dict[bytes, bytes]:
+    """Every key of the run that does not expire, as Redis would save it."""
+    connection = connect(url)
+    found = {}
+    for key in map(as_bytes, as_list(connection.call("KEYS", f"dreamfleet:{run}:*"))):
+        if connection.call("PTTL", key) == -1 and not key.endswith(b":events"):
+            found[key] = as_bytes(connection.call("DUMP", key))
+    connection.close()
+    return found
+
+
+def lease_epoch(url: str, run: str) -> bytes | None:
+    connection = connect(url)
+    value = connection.call("GET", Keys(run).lease("learner", 0))
+    connection.close()
+    return None if value is None else as_bytes(value)
+
+
+def files(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def take_over(old: LearnerProcess, new: LearnerProcess, url: str, run: str, pause_s: float) -> None:
+    """Stops `old` somewhere, begins `new`, lets `old` go on: nothing may come of it."""
+    wait_until(lambda: old.has_saved(2))
+    time.sleep(pause_s)
+    old.signal(signal.SIGSTOP)
+    new.begin()
+    assert new.epoch > old.epoch
+    wait_until(lambda: new.has_saved(2))
+    new.signal(signal.SIGSTOP)
+    time.sleep(0.05)  # a stop is not at once
+    folder, keys, ledger = files(old.folder), store(url, run), read_ledger(old.folder / "replay")
+    lease = lease_epoch(url, run)
+    old.signal(signal.SIGCONT)
+    assert old.line().startswith("fenced")
+    assert old.child.wait(DEADLINE_S) == 0
+    assert store(url, run) == keys
+    assert lease_epoch(url, run) in (lease, None)
+    assert read_ledger(old.folder / "replay") == ledger
+    # Stopped between its last look and its write it may still end its own segment: nobody reads it.
+    own = f"{old.epoch:05d}-"
+    changed = {p.name for p, data in files(old.folder).items() if folder.get(p) != data}
+    assert all(name.startswith(own) and name.endswith(".segment") for name in changed)
+    assert folder.keys() == files(old.folder).keys()
+    new.signal(signal.SIGCONT)
+
+
+def run_trials(server: EmbeddedRedis, run: str, folder: Path, trials: int) -> None:
+    dice = random.Random(trials)
+    fill_log(server.url, run)
+    with learners(folder, server.url, run, trials + 1) as processes:
+        processes[0].begin()
+        for old, new in pairwise(processes):
+            take_over(old, new, server.url, run, dice.uniform(0.0, 0.2))
+        last = processes[-1]
+        last.signal(signal.SIGTERM)
+        assert last.line() == "closed"
+    ledger = read_ledger(folder / "replay")
+    for slot in range(2):
+        sequences = [entry_id.sequence for s, entry_id in ledger if s == slot]
+        assert sequences == list(range(sequences[0], sequences[0] + len(sequences)))
+        assert len(sequences) > 10
+
+
+def test_a_stopped_learner_changes_nothing_after_two_takeovers(
+    redis_server: EmbeddedRedis, run_name: str, tmp_path: Path
+) -> None:
+    run_trials(redis_server, run_name, tmp_path, trials=2)
+
+
+@pytest.mark.slow
+def test_a_stopped_learner_changes_nothing_after_twelve_takeovers(
+    redis_server: EmbeddedRedis, run_name: str, tmp_path: Path
+) -> None:
+    run_trials(redis_server, run_name, tmp_path, trials=12)

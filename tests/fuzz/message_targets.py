@@ -1,0 +1,226 @@
+"""The small messages: claim, notice, policy manifest, and the records of the control plane."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict
+from random import Random
+
+import numpy as np
+
+from actors.envs.wire import get_arrays, put_arrays
+from system.channel.manifest import decode_manifest, encode_manifest
+from system.codec import pack, unpack
+from system.control.protocol import Desired, Event, Lease, ProcessMetrics
+from system.control.redis import _read, _write
+from system.errors import RejectedChunk
+from system.log.messages import decode_claim, decode_notice, encode_claim, encode_notice
+from system.log.protocol import Claim, Notice, SlotNotice
+from system.types import EntryId, Snapshot
+from tests.fuzz.mutate import mutate_bytes, mutate_tree
+from tests.fuzz.target import Target, count, finite, need, text
+from tests.fuzz.trees import from_msgpack, to_msgpack, tree_of
+
+RUNS = ("swing", "cart", "a")
+BOMB = b"\x01\x81\xa1a\xdd\x00\x40\x00\x00" + b"\x90" * 0x400000
+"""Four million empty lists in one small message: 250 MB, if somebody reads it."""
+
+
+class MessageTarget:
+    """Version byte and one msgpack map."""
+
+    name = ""
+    refusals: tuple[type[Exception], ...] = (RejectedChunk,)
+    weight = 6
+    bombs = True
+
+    def encoded(self, random: Random) -> bytes:
+        raise NotImplementedError
+
+    def check(self, message: dict, value: object) -> None:
+        raise NotImplementedError
+
+    def valid(self, random: Random) -> bytes:
+        return self.encoded(random)
+
+    def forge(self, random: Random) -> bytes:
+        if self.bombs and random.random() < 0.0005:
+            return BOMB
+        data = self.encoded(random)
+        if random.random() < 0.8:
+            other = random.choice(FOREIGN)(random)
+            tree = mutate_tree(random, _tree(data), _tree(other))
+            data = data[:1] + to_msgpack(tree)
+        else:
+            data = mutate_bytes(random, data)
+        return data if random.random() < 0.9 else mutate_bytes(random, data, most=1)
+
+    def judge(self, data: bytes, value: object) -> None:
+        need(data[0] == 1, "version")
+        self.check(from_msgpack(data[1:]), value)
+
+
+def _tree(data: bytes) -> object:
+    return tree_of(from_msgpack(data[1:]))
+
+
+def _id(random: Random) -> EntryId:
+    return EntryId(random.randrange(1, 9), random.randrange(1000))
+
+
+def _claim(random: Random) -> bytes:
+    who = f"host{random.randrange(9)}:{random.randrange(9999)}"
+    return encode_claim(
+        Claim(who=who, spec_digest="0123456789abcdef", num_copies=random.randrange(1, 9))
+    )
+
+
+def _notice(random: Random) -> bytes:
+    slots = {
+        slot: SlotNotice(durable=_id(random), granted=_id(random), holder=f"host:{slot}")
+        for slot in random.sample(range(1200), random.randrange(4))
+    }
+    return encode_notice(Notice(epoch=1, tick=1, slots=slots))
+
+
+def _manifest(random: Random) -> bytes:
+    snapshot = Snapshot(
+        epoch=1, version=random.randrange(1, 9), update=random.randrange(9999), agent_steps=7,
+        elapsed_s=random.random(), model_digest="0123456789abcdef", time_s=1.7e9, weights=bytes(64),
+    )  # fmt: skip
+    return encode_manifest(snapshot, num_pieces=random.randrange(1, 4))
+
+
+def _desired(random: Random) -> bytes:
+    return _write(Desired(generation=random.randrange(9), actors=random.randrange(200)))
+
+
+def _lease(random: Random) -> bytes:
+    return _write(
+        Lease(role="actor", slot=random.randrange(9), incarnation=3, who="host:1", doing="acting",
+              time_s=random.random() * 1e9)
+    )  # fmt: skip
+
+
+def _event(random: Random) -> bytes:
+    return _write(
+        Event(time_s=1.7e9, role="learner", slot=0, kind="gap", text="x" * random.randrange(99))
+    )
+
+
+def _metrics(random: Random) -> bytes:
+    values = {f"m{i}": random.random() for i in range(random.randrange(6))}
+    return _write(
+        ProcessMetrics(role="actor", slot=random.randrange(9), time_s=1.7e9, values=values)
+    )
+
+
+def _arrays(random: Random) -> bytes:
+    arrays = {f"k{i}": np.ones((2, random.randrange(1, 4)), np.float32) for i in range(3)}
+    return pack(put_arrays(arrays))
+
+
+FOREIGN = (_claim, _notice, _manifest, _desired, _lease, _event, _metrics)
+
+
+class ClaimTarget(MessageTarget):
+    name, encoded, feed = "claim", staticmethod(_claim), staticmethod(decode_claim)
+
+    def check(self, message, value) -> None:
+        need(message == asdict(value), "not the same claim")
+        need(text(message["who"], 256) and text(message["spec_digest"], 64), "texts")
+        need(count(message["num_copies"], 4096) and message["num_copies"], "copies")
+
+
+class NoticeTarget(MessageTarget):
+    name, encoded = "notice", staticmethod(_notice)
+
+    def feed(self, data: bytes) -> Notice:
+        return decode_notice(EntryId(3, 4), data)
+
+    def check(self, message, value) -> None:
+        need(set(message) == {"slots"} and type(message["slots"]) is list, "no slots")
+        rows = message["slots"]
+        for row in rows:
+            need(type(row) is list and len(row) == 6 and text(row[5], 256), "row")
+            need(count(row[0], 2**32 - 1) and all(map(count, row[1:5])), "numbers")
+        need(len({row[0] for row in rows}) == len(rows), "a slot twice")
+        said = [
+            [slot, *each.durable, *each.granted, each.holder] for slot, each in value.slots.items()
+        ]
+        need(rows == said and (value.epoch, value.tick) == (3, 4), "not the same notice")
+
+
+class ManifestTarget(MessageTarget):
+    name, encoded, feed = "manifest", staticmethod(_manifest), staticmethod(decode_manifest)
+
+    def check(self, message, value) -> None:
+        need(message == asdict(value), "not the same manifest")
+        need(re.fullmatch("[0-9a-f]{64}", message["sha256"]), "sha256")
+        need(count(message["num_bytes"]) and count(message["num_pieces"], 1 << 16), "sizes")
+        need(message["num_pieces"] <= message["num_bytes"], "more pieces than bytes")
+        facts = message["facts"]
+        need(
+            set(facts) == {"update", "agent_steps", "elapsed_s", "model_digest", "time_s"}, "facts"
+        )
+        need(count(facts["update"]) and count(facts["agent_steps"]), "counts")
+        need(finite(facts["elapsed_s"]) and finite(facts["time_s"]), "times")
+        need(text(facts["model_digest"]), "digest")
+
+
+class RecordTarget(MessageTarget):
+    """Desired, Lease, Event, ProcessMetrics."""
+
+    def __init__(self, name, kind, encoded) -> None:
+        self.name, self.encoded, self._kind = name, encoded, kind
+
+    def feed(self, data: bytes) -> object:
+        return _read(self._kind, data)
+
+    def check(self, message, value) -> None:
+        need(_shown(message) == _shown(asdict(value)), "not the same record")
+        for field, held in message.items():
+            if field in ("generation", "actors", "slot", "incarnation"):
+                need(count(held), field)
+            elif field == "stopping":
+                need(type(held) is bool, field)
+            elif field == "time_s":
+                need(finite(held), field)
+            elif field == "values":
+                need(all(type(v) is float and text(k) for k, v in held.items()), field)
+            else:
+                need(text(held, 16_000), field)
+        need(_shown(from_msgpack(_write(value)[1:])) == _shown(message), "does not survive writing")
+
+
+def _shown(message: dict) -> str:
+    """For comparing: NaN equals NaN here, and the order of fields means nothing."""
+    return repr(sorted(message.items()))
+
+
+class ArraysTarget(MessageTarget):
+    """What a copy in a process of its own sends to its actor."""
+
+    name, encoded = "env arrays", staticmethod(_arrays)
+    bombs = False  # from a child of the actor: capped by the socket's reader
+
+    def feed(self, data: bytes) -> object:
+        return get_arrays(unpack(data))
+
+    def check(self, message, value) -> None:
+        need(set(message) == set(value), "keys")
+        for key, (shape, raw) in message.items():
+            size = 4
+            for length in shape:
+                need(count(length), "length")
+                size *= length
+            need(size == len(raw) and value[key].shape == tuple(shape), "shape")
+            need(value[key].tobytes() == raw and value[key].dtype == np.float32, "bytes")
+
+
+def message_targets() -> list[Target]:
+    return [
+        ClaimTarget(), NoticeTarget(), ManifestTarget(), ArraysTarget(),
+        RecordTarget("desired", Desired, _desired), RecordTarget("lease", Lease, _lease),
+        RecordTarget("event", Event, _event), RecordTarget("metrics", ProcessMetrics, _metrics),
+    ]  # fmt: skip
