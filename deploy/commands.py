@@ -26,7 +26,11 @@ def train(options: argparse.Namespace) -> None:
     if options.print_config:
         print_config(config)
         return
-    RunFolder(where / RUNS / config.run).refuse_existing()
+    existing = RunFolder(where / RUNS / config.run)
+    if options.resume and existing.exists():
+        _go_on(existing, options)
+        return
+    existing.refuse_existing()
     _check_redis(config)
     from actors.envs.registry import env_spec
 
@@ -50,8 +54,7 @@ def resume(options: argparse.Namespace) -> None:
     if folder.in_use():
         raise RunError(f"run {folder.name!r} is running; look with: dreamfleet status --run "
                        f"{folder.name}")  # fmt: skip
-    trained = max((int(line.get("frames", 0)) for line in folder.metrics()), default=0)
-    if frames and trained >= frames and _has_final(folder, frames):
+    if _has_finished(folder, frames):
         raise RunError(
             f"run {folder.name!r} has finished its {frames} frames; train on with: dreamfleet "
             f"resume --run {folder.name} --frames {2 * frames}"
@@ -134,8 +137,19 @@ def _check_redis(config: RunConfig) -> None:
             ping(url)
 
 
-def _has_final(folder: RunFolder, frames: int) -> bool:
-    return any("eval/return_mean" in line and line["frames"] >= frames for line in folder.metrics())
+def _go_on(folder: RunFolder, options: argparse.Namespace) -> None:
+    """With the run's own settings and what was wished last; nothing to do for a finished one."""
+    if _has_finished(folder, folder.record().config.frames):
+        sys.stdout.write(f"run {folder.name} has finished its frames\n")
+        return
+    _drive(folder, options, actors=None)
+
+
+def _has_finished(folder: RunFolder, frames: int) -> bool:
+    lines = folder.metrics()
+    trained = max((int(line.get("frames", 0)) for line in lines), default=0)
+    measured = any("eval/return_mean" in line and line["frames"] >= frames for line in lines)
+    return 0 < frames <= trained and measured
 
 
 def _drive(folder: RunFolder, options: argparse.Namespace, *, actors: int | None) -> None:

@@ -97,6 +97,8 @@ def _add_training(commands: argparse._SubParsersAction[Parser]) -> None:
     train.add_argument(
         "--print-config", action="store_true", help="print the complete config as JSON and exit"
     )
+    train.add_argument("--resume", action="store_true",
+                       help="go on with the run if it exists (a service that starts again)")  # fmt: skip
     _detach_option(train)
     launch = _add(commands, "launch", "submit `train` to a Ray cluster, stream its log")
     launch.add_argument("--address", required=True, metavar="URL",

@@ -18,6 +18,7 @@ from actors.actor import Actor, ActorSetup, Seams
 from actors.agent import Agent
 from actors.refresh import Follow
 from actors.report import tell_nobody
+from deploy.aside import aside, channel_aside
 from deploy.config import RunConfig
 from deploy.evaluator import Evaluator
 from deploy.place import Place, who
@@ -62,12 +63,14 @@ def build_actor(
     """
     config, name = record.config, who()
     claim = Claim(who=name, spec_digest=record.spec.digest, num_copies=config.actor.copies)
-    log, clock = place.log.slot_log(slot), place.clock
+    log, control, clock = place.log.slot_log(slot), place.control, place.clock
+    channel = place.safe if follow == "safe" else place.channel
     spool = SpoolSetup(
         spool_chunks=config.actor.spool_chunks * config.actor.copies,
         retain_bytes=config.actor.retain_bytes,
     )
     if disk is not None:
+        log, control, channel = aside(log), aside(control), channel_aside(channel)
         spool = SpoolSetup(
             spool_chunks=UNLIMITED, retain_bytes=UNLIMITED, thin=disk.thin, shelf=disk.shelf
         )
@@ -81,10 +84,9 @@ def build_actor(
         who=name,
         follow=follow,
     )
-    channel = place.safe if follow == "safe" else place.channel
     earlier = None if disk is None else EarlierLife(log, disk.shelf, slot=slot, clock=clock)
     seams = Seams(
-        writer=writer, earlier=earlier, channel=channel, control=place.control, clock=clock,
+        writer=writer, earlier=earlier, channel=channel, control=control, clock=clock,
         on_heartbeat=on_heartbeat,
     )  # fmt: skip
     actor = Actor(setup, seams, new_agent(config))

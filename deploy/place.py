@@ -17,6 +17,7 @@ from system.control.protocol import Control
 from system.control.redis import RedisControl
 from system.log.memory import MemoryLog
 from system.log.redis import RedisLog
+from system.redis_client import without_password
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,6 +31,10 @@ class RedisUrls:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "data", self.data or self.control)
+
+    def __repr__(self) -> str:
+        control, data = without_password(self.control), without_password(self.data)
+        return f"RedisUrls({control=}, {data=})"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

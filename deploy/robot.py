@@ -5,8 +5,8 @@
     registry (which run, which environment) -> slot 1000, 1001, ... -> what an earlier life left
     -> claim -> act, for ever; Chunks lie on disk until durable -> Ctrl-C: drain, say what is left
 
-It never pauses for want of credit or of Redis. It waits, between episodes, while the run is
-stopped.
+It never pauses for want of credit or of Redis (`aside.py`). It waits, between episodes, while the
+run is stopped.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import torch
 from rich.console import Console
 
 from actors.actor import Actor
+from deploy.aside import aside
 from deploy.own_slot import OwnSlot, SpoolBudget, check_slot, take_slot
 from deploy.parts import DiskSpool, build_actor
 from deploy.place import Place
@@ -126,21 +127,25 @@ class _Session:
         raise _Stopped
 
     def _act(self, actor: Actor, own: OwnSlot, site: Site) -> None:
+        registry, control = aside(site.registry), aside(site.place.control)
+
+        def is_over() -> bool:
+            entry = registry.get(site.entry.run_id)
+            return (entry is not None and entry.ended != "") or control.desired().stopping
+
         while not self._stopping():
             turn = actor.tick()
             now_s = self._clock.now()
             if self._look(now_s):
-                self._hold_while_stopped(actor, site)
+                self._hold_while(is_over, actor)
             if self._line(now_s):
                 self._say(progress_line(actor, own, turn, now_s - self._began_s))
             if isinstance(turn, Wait):
                 self._clock.sleep(min(turn.seconds, TURN_S))
 
-    def _hold_while_stopped(self, actor: Actor, site: Site) -> None:
+    def _hold_while(self, is_over: Callable[[], bool], actor: Actor) -> None:
         with contextlib.suppress(Unavailable):
-            entry = site.registry.get(site.entry.run_id)
-            ended = entry is not None and entry.ended != ""
-            stopped = ended or site.place.control.desired().stopping
+            stopped = is_over()
             if stopped != self._held:
                 self._say("the run has ended: waiting" if stopped else "the run goes on")
             self._held = stopped

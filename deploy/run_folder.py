@@ -122,15 +122,19 @@ class RunFolder:
           RunError: there is none of this name; the nearest match is named.
         """
         folder = cls(where.absolute() / RUNS / name)
-        if folder._config_path.is_file():
+        if folder.exists():
             return folder
         known = list_runs(where)
         hint = nearest(name, known) if known else f"there is none yet under {where / RUNS}"
         raise RunError(f"no run {name!r} in {where / RUNS}; {hint}")
 
+    def exists(self) -> bool:
+        """Whether there is such a run."""
+        return self._config_path.is_file()
+
     def refuse_existing(self) -> None:
         """Raises RunError if this run exists."""
-        if self._config_path.exists():
+        if self.exists():
             raise RunError(
                 f"run {self.name!r} exists in {self.path}; go on with it: dreamfleet resume "
                 f"--run {self.name}, or choose another name with --run"

@@ -86,16 +86,13 @@ def _cluster(folder: RunFolder, say: Callable[[str], None]) -> Iterator[Cluster]
 
 
 def _order(folder: RunFolder, record: RunRecord, urls: RedisUrls) -> Order:
-    secrets = record.config.fleet.secrets
-    learner = role_urls(urls, "learner", secrets)
-    for url in {learner.control, learner.data or learner.control}:
+    fleet = record.config.fleet
+    learner = role_urls(urls, "learner", fleet.secrets)
+    for url in {learner.control, learner.data}:
         ping(url)
-    return Order(
-        record=record,
-        folder=str(folder.path),
-        redis=learner,
-        actor_redis=role_urls(urls, "actor", secrets),
-    )
+    # A learner among actors started by hand need not hold their password.
+    actor = role_urls(urls, "actor", fleet.secrets) if fleet.actors else urls
+    return Order(record=record, folder=str(folder.path), redis=learner, actor_redis=actor)
 
 
 def _wish(control: Control, record: RunRecord, actors: int | None) -> None:

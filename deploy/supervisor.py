@@ -246,7 +246,8 @@ class Supervisor:
                     kind = f"{member.role}_restarted"
                     self._tell(member.role, member.slot, kind, f"{member} restarted; {reason}")
             case Drain():
-                final = self.finished and not self._stopping
+                # Nobody reads what actors would send to a learner that is gone.
+                final = self.finished and (member.role == "actor" or not self._stopping)
                 self._fleet.drain(member, final=final)
                 # An evaluator's grace begins when its last evaluation should be over.
                 last_s = FINAL_EVALUATION_S if final and member == EVALUATOR else 0.0

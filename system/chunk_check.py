@@ -42,7 +42,7 @@ def check_chunk(chunk: Chunk, spec: EnvSpec) -> None:
     for name, array in chain(chunk.fields.items(), chunk.latent.items()):
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise RejectedChunk("nan", f"{name} holds a value that is not finite")
-    if (chunk.fields[IS_TERMINAL].astype(bool) & ~chunk.fields[IS_LAST].astype(bool)).any():
+    if np.greater(chunk.fields[IS_TERMINAL], chunk.fields[IS_LAST]).any():
         raise RejectedChunk("flags", "a terminal Step that is not the last of its episode")
     _check_action(chunk.fields[ACTION], chunk.fields[IS_LAST], spec.action)
 
@@ -60,7 +60,7 @@ def expected_columns(spec: EnvSpec) -> dict[str, tuple[str, tuple[int, ...]]]:
 
 
 def _check_column(name: str, array: Array, dtype: str, shape: tuple[int, ...]) -> None:
-    if array.dtype.name != dtype:
+    if array.dtype != np.dtype(dtype):  # its name is slow to ask for
         raise RejectedChunk("dtype", f"{name} is {array.dtype.name}, expected {dtype}")
     if array.shape != shape:
         raise RejectedChunk("shape", f"{name} is {array.shape}, expected {shape}")

@@ -238,7 +238,7 @@ def _convert(path: str, hint: Any, value: Any) -> Any:  # noqa: ANN401
             raise ConfigError(f"{path}={_shown(value)}; {nearest(word[:80], map(str, args))}")
         return value
     if origin in (dict, tuple, list):
-        return _container(path, origin, value)
+        return _container(path, origin, args, value)
     if isinstance(value, int | float) and not abs(value) <= MAX_NUMBER:
         raise ConfigError(f"{path}={_shown(value)} must be a finite number")
     if hint is int and isinstance(value, float) and value.is_integer():
@@ -252,11 +252,13 @@ def _convert(path: str, hint: Any, value: Any) -> Any:  # noqa: ANN401
     return value
 
 
-def _container(path: str, kind: type, value: Any) -> Any:  # noqa: ANN401
+def _container(path: str, kind: type, args: tuple[Any, ...], value: Any) -> Any:  # noqa: ANN401
     if not isinstance(value, dict if kind is dict else list | tuple):
         raise ConfigError(f"{path}={_shown(value)} must be a {kind.__name__}")
     if _is_deeper(value, MAX_DEPTH):
         raise ConfigError(f"{path} is nested more than {MAX_DEPTH} levels deep")
+    if isinstance(value, dict) and isinstance(args[1], type) and is_dataclass(args[1]):
+        return {key: from_json(args[1], inner, f"{path}.{key}.") for key, inner in value.items()}
     return tuple(value) if kind is tuple else value
 
 

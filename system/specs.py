@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from system.config import from_json
@@ -68,30 +69,32 @@ class EnvSpec:
     """Simulator steps per agent step."""
     env_args: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments the environment was built with."""
+    digest: str = field(init=False, repr=False, compare=False)
+    """16 hex digits over everything above. Made once: every Chunk is compared with it."""
 
     def __post_init__(self) -> None:
         if not self.observation:
             raise ConfigError(f"environment {self.name!r} shows no observation")
         if self.action_repeat < 1:
             raise ConfigError(f"env.action_repeat={self.action_repeat} must be at least 1")
-
-    @property
-    def digest(self) -> str:
-        """16 hex digits over everything here: name, shapes, dtypes, action, repeat, arguments."""
-        body = asdict(self)
-        canonical = json.dumps(body, sort_keys=True, separators=(",", ":"), default=str)
-        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+        object.__setattr__(self, "digest", _digest(self.to_json()))
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for `config.json` and wire headers."""
-        return asdict(self)
+        return {
+            "name": self.name,
+            "observation": {key: asdict(array) for key, array in self.observation.items()},
+            "action": asdict(self.action),
+            "action_repeat": self.action_repeat,
+            "env_args": copy.deepcopy(self.env_args),
+        }
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> EnvSpec:
         """Inverse of `to_json`. Raises ConfigError naming the key that is missing or cannot be."""
-        spec = from_json(cls, data, "spec.")
-        observation = {
-            key: from_json(ArraySpec, array, f"spec.observation.{key}.")
-            for key, array in data["observation"].items()
-        }
-        return replace(spec, observation=observation)
+        return from_json(cls, data, "spec.")
+
+
+def _digest(body: dict[str, Any]) -> str:
+    canonical = json.dumps(body, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]

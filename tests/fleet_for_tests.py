@@ -34,11 +34,11 @@ TINY = [
 ]  # fmt: skip
 
 
-def command(where, *arguments, check=True):
+def command(where, *arguments, check=True, timeout_s=150):
     """One `dreamfleet` command to its end."""
     answer = subprocess.run(
         [sys.executable, "-m", "deploy.cli", *arguments], cwd=where, env=ENVIRONMENT,
-        capture_output=True, text=True, timeout=150, check=False,
+        capture_output=True, text=True, timeout=timeout_s, check=False,
     )  # fmt: skip
     if check:
         assert answer.returncode == 0, answer.stderr + answer.stdout
@@ -91,7 +91,10 @@ class Fleet:
 
     @property
     def url(self):
-        return self.folder.control().redis
+        file = self.folder.control()
+        if file is None:
+            raise Unavailable("the run is just starting")
+        return file.redis
 
     def control(self):
         return contextlib.closing(RedisControl(self.url, self.folder.record().run_id))
@@ -130,7 +133,7 @@ class Fleet:
         return int(self.until(lambda: self.lease(role, slot), f"saw a {role}").who.split(":")[1])
 
     def kill_role(self, role, slot=0, number=signal.SIGKILL):
-        """Kills the process behind a lease; returns when its successor lives, and after what [s]."""
+        """Kills the process behind a lease; returns how long until its successor lives [s]."""
         before, since = self.lease(role, slot), time.monotonic()
         os.kill(int(before.who.split(":")[1]), number)
         self.until(
@@ -142,6 +145,18 @@ class Fleet:
         with contextlib.closing(connect(self.url)) as connection:
             info = as_bytes(connection.call("INFO", "server")).decode()
         return int(info.split("process_id:")[1].split()[0])
+
+    def ratio_windows(self, per_update, least_updates=200):
+        """Replay ratio of every window of so many updates [Steps replayed / Step inserted]."""
+        lines = [line for line in self.folder.metrics() if "replay/ratio" in line]
+        points = [(line["updates"], line["frames"]) for line in lines if line["updates"] > 0]
+        windows = []
+        for index, (updates, frames) in enumerate(points):
+            for later, more in points[index + 1 :]:
+                if later - updates >= least_updates:
+                    windows.append((later - updates) * per_update / (more - frames))
+                    break
+        return windows
 
     def stop(self):
         return command(self.where, "stop", "--run", self.name).stdout

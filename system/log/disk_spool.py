@@ -18,12 +18,12 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import os
 import re
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from system.clock import Every
 from system.codec import decode_chunk
@@ -186,7 +186,7 @@ class DiskShelf:
     def close(self) -> None:
         """Releases the folder; what lies in it stays. Last try for what waits in memory."""
         self._write_out()
-        os.close(self._lock)
+        self._lock.close()
 
     def _held(self) -> list[Held]:
         return [
@@ -237,18 +237,18 @@ class DiskShelf:
         return self.folder / str(entry_id)
 
 
-def _lock(folder: Path) -> int:
+def _lock(folder: Path) -> IO[bytes]:
     """Takes the folder for one process; the lock goes with it, however it ends."""
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        file = (folder / ".lock").open("ab")
     except OSError as error:
         raise RunError(f"spool folder {folder} cannot be used: {error.strerror}") from error
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        os.close(descriptor)
+        file.close()
         raise RunError(
             f"spool folder {folder} is in use by another process; choose another --slot or --spool"
         ) from None
-    return descriptor
+    return file

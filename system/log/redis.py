@@ -15,7 +15,7 @@ lies on *control*, so that a full data server withdraws no credit. `RedisLog` na
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from system.errors import Fenced
 from system.keys import Keys
@@ -42,12 +42,12 @@ _SLOT = re.compile(rb"0|[1-9][0-9]{0,8}")
 class RedisLog:
     """Where the log of one run lies; can be sent to another process."""
 
-    url: str
+    url: str = field(repr=False)
     """Where the slots' streams are: *data*."""
     run: str
     timeout_s: float = 5.0
     """Longest wait for one reply [s]."""
-    control_url: str = ""
+    control_url: str = field(default="", repr=False)
     """Where the learner's notice is; empty: on the same server."""
 
     def slot_log(self, slot: int) -> SlotLog:

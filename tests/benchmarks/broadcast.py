@@ -8,6 +8,7 @@ that no actor's clock is in step with them.
 - ``all_p50_s``, ``all_p95_s``: from before `publish` until the last actor has loaded the weights.
 - ``one_p50_s``: the same for each actor on its own.
 - ``publish_s``, ``fetch_s``, ``load_s``: medians of `channel.publish`, `newer_than`, `agent.load`.
+- ``cpu_s``: median processor time of one adoption, poll to loaded; a busy machine does not lengthen it.
 - ``bytes_out_per_weights``: the server's network output, manifests and polls included, per byte of
   published weights.
 """
@@ -89,9 +90,10 @@ def act(number):
         )
         print(json.dumps("ready"), flush=True)
         while agent.version < case["publishes"]:
+            cpu_s = time.process_time()
             if refresh(agent, NOWHERE):
-                now_s = time.monotonic()
-                print(json.dumps([agent.version, now_s, fetch.spent_s, loaded.spent_s]), flush=True)
+                spent = [fetch.spent_s, loaded.spent_s, time.process_time() - cpu_s]
+                print(json.dumps([agent.version, time.monotonic(), *spent]), flush=True)
             time.sleep(STEP_S)
         channel.close()
 
@@ -129,14 +131,14 @@ def measure(actors, server, case, folder):
         published.append(time.monotonic() - start_s)
         heard = [hear(actor) for actor in actors]
         assert all(each[0] == version for each in heard)
-        rows.append([(adopted_s - start_s, fetch, load) for _, adopted_s, fetch, load in heard])
+        rows.append([(adopted_s - start_s, *spent) for _, adopted_s, *spent in heard])
     channel.close()
     sent = (net_bytes(server)[1] - before) / (len(weights) * len(rows))
     return {**case, **figures(np.array(rows), published, sent), "weights_bytes": len(weights)}
 
 
 def figures(rows, published, sent):
-    """Rows [publishes, actors, (adopted, fetch, load)] -> the figures of one case."""
+    """Rows [publishes, actors, (adopted, fetch, load, cpu)] -> the figures of one case."""
     adopted = rows[..., 0]
     last = adopted.max(axis=1)
     return {
@@ -146,6 +148,7 @@ def figures(rows, published, sent):
         "publish_s": round(float(np.median(published)), 4),
         "fetch_s": round(float(np.median(rows[..., 1])), 4),
         "load_s": round(float(np.median(rows[..., 2])), 4),
+        "cpu_s": round(float(np.median(rows[..., 3])), 4),
         "bytes_out_per_weights": round(sent, 2),
     }
 
@@ -209,7 +212,8 @@ def show(result, options):
         f"{result['size']:>4} refresh {result['refresh_s']:<5g} s "
         f"{'cache' if result['cache'] else 'plain'}: all adopted p50 {result['all_p50_s']:.3f} s, "
         f"p95 {result['all_p95_s']:.3f} s; one {result['one_p50_s']:.3f} s; publish "
-        f"{result['publish_s']:.4f}, fetch {result['fetch_s']:.4f}, load {result['load_s']:.4f} s; "
+        f"{result['publish_s']:.4f}, fetch {result['fetch_s']:.4f}, load {result['load_s']:.4f}, cpu "
+        f"{result['cpu_s']:.4f} s; "
         f"{result['bytes_out_per_weights']:.2f} bytes out per byte",
         flush=True,
     )

@@ -4,9 +4,9 @@ Run: ``python -m tests.benchmarks.redis_ceiling [--redis URL] [--rounds 3] [--se
 
 ::
 
-    P producers   raw      XADD key <id> d <bytes>       encoded once, nothing else
-                  writer   offer (encode) + tick         claims, notices, credit, retained till durable
-    1 reader      last ids -> notice (durable, endless credit) -> XTRIM        the same for both
+    P producers   raw      XADD key <id> d <bytes>     encoded once, nothing else
+                  writer   offer (encode) + tick       notices, credit, retained until durable
+    1 reader      last ids -> notice (durable, endless credit) -> XTRIM      the same for both
 
 The two take turns in every round, with the same processes and connections, so their ratio holds on
 a busy machine; rates are medians. `share` is the product's rate over raw. `client_us` is a
@@ -84,8 +84,8 @@ def chunk_of(kind: str, slot: int) -> Chunk:
         **{f"is_{word}": np.zeros(LENGTH, bool) for word in ("first", "last", "terminal")},
     }
     return Chunk(
-        spec_digest="0123456789abcdef", env="benchmark", slot=slot, incarnation=1, sequence=1, copy=0,
-        first_step=0, policy_version_min=1, policy_version_max=1, fields=fields,
+        spec_digest="0123456789abcdef", env="benchmark", slot=slot, incarnation=1, sequence=1,
+        copy=0, first_step=0, policy_version_min=1, policy_version_max=1, fields=fields,
         latent={"deter": np.zeros(1024, np.float16), "stoch": np.zeros(32, np.uint8)},
     )  # fmt: skip
 
@@ -196,9 +196,7 @@ class Fleet:
 
     def measure(self, producers: int, kind: str, *, raw: bool, seconds: float) -> dict[str, float]:
         """Rates of one turn."""
-        work = Work(
-            kind=kind, raw=raw, start_s=time.monotonic() + SETTLE_S, seconds=seconds
-        )  # fmt: skip
+        work = Work(kind=kind, raw=raw, start_s=time.monotonic() + SETTLE_S, seconds=seconds)
         before = self._server_cpu_s()
         chosen = self._pipes[1 : 1 + producers]
         for pipe in chosen:

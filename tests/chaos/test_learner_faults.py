@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -28,6 +29,15 @@ from tests.learner.fleets_for_tests import SPEC, chunk_of
 
 CHUNKS = 1500
 DEADLINE_S = 120.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Server:
+    """Where a run meets, and when its learners are stopped."""
+
+    url: str
+    run: str
+    dice: random.Random
 
 
 class LearnerProcess:
@@ -116,16 +126,28 @@ def files(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def take_over(old: LearnerProcess, new: LearnerProcess, url: str, run: str, pause_s: float) -> None:
+def wipe(url: str, run: str) -> None:
+    """Redis forgets this run; with it, that there is a successor."""
+    connection = connect(url)
+    connection.call(
+        "UNLINK", *map(as_bytes, as_list(connection.call("KEYS", f"dreamfleet:{run}:*")))
+    )
+    connection.close()
+
+
+def take_over(old: LearnerProcess, new: LearnerProcess, server: Server, *, wiped: bool) -> None:
     """Stops `old` somewhere, begins `new`, lets `old` go on: nothing may come of it."""
+    url, run = server.url, server.run
     wait_until(lambda: old.has_saved(2))
-    time.sleep(pause_s)
+    time.sleep(server.dice.uniform(0.0, 0.2))
     old.signal(signal.SIGSTOP)
     new.begin()
     assert new.epoch > old.epoch
     wait_until(lambda: new.has_saved(2))
     new.signal(signal.SIGSTOP)
     time.sleep(0.05)  # a stop is not at once
+    if wiped:
+        wipe(url, run)
     folder, keys, ledger = files(old.folder), store(url, run), read_ledger(old.folder / "replay")
     lease = lease_epoch(url, run)
     old.signal(signal.SIGCONT)
@@ -143,13 +165,13 @@ def take_over(old: LearnerProcess, new: LearnerProcess, url: str, run: str, paus
 
 
 def run_trials(server: EmbeddedRedis, run: str, folder: Path, trials: int) -> None:
-    dice = random.Random(trials)
+    place = Server(url=server.url, run=run, dice=random.Random(trials))
     fill_log(server.url, run)
     with learners(folder, server.url, run, trials + 1) as processes:
         processes[0].begin()
-        for old, new in pairwise(processes):
-            take_over(old, new, server.url, run, dice.uniform(0.0, 0.2))
         last = processes[-1]
+        for old, new in pairwise(processes):
+            take_over(old, new, place, wiped=new is last)
         last.signal(signal.SIGTERM)
         assert last.line() == "closed"
     ledger = read_ledger(folder / "replay")

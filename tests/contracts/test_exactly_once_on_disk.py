@@ -49,7 +49,7 @@ class DiskLife(Life):
 
     def die(self) -> set[EntryId]:
         """kill -9; returns what a full disk had left in memory alone."""
-        os.close(self.shelf._lock)
+        self.shelf._lock.close()
         lost = set(self.shelf._unwritten)
         self.shelf._unwritten.clear()
         return lost
@@ -130,7 +130,7 @@ class ExactlyOnceOnDisk(ExactlyOnce):
             self.everything_is_somewhere()
         finally:
             for life in (self.living, *self.zombies):
-                os.close(life.shelf._lock)
+                life.shelf._lock.close()
             shutil.rmtree(self.disks)
 
     def make_peace(self) -> None:

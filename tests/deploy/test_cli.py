@@ -29,6 +29,8 @@ SURFACE = {
     "evaluate": "--episodes --help --json --redis --run --secrets --seed",
     "promote": "--help --redis --run --secrets --version",
     "rollback": "--help --redis --run --secrets",
+    "actor": "--copies --env --env-arg --follow --help --redis --redis-data --run --secrets --seed "
+    "--slot --spool --spool-bytes --when-full",
     "runs": "--folder --help --json --redis --redis-data --secrets --yes action name",
     "secrets": "--force --help --tls-ca --tls-cert --tls-key folder",
     "doctor": "--help --json --redis --redis-data --secrets",

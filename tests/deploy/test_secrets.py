@@ -10,7 +10,7 @@ import pytest
 
 from deploy.acl import BARE, ROLES, RULES
 from deploy.cli import main
-from deploy.place import RedisUrls
+from deploy.place import RedisUrls, redis_place
 from deploy.secrets import role_urls
 from system.errors import ConfigError
 
@@ -113,6 +113,13 @@ def test_the_authority_goes_along(folder):
 @pytest.mark.parametrize("url", ["redis://me@h:1", "redis://:p@h:1", "redis://h:1?password=p"])
 def test_a_url_with_its_own_credential_stays(folder, url):
     assert role_urls(RedisUrls(control=url), "actor", folder).control == url
+
+
+def test_a_place_shows_no_password(folder):
+    urls = role_urls(PLAIN, "learner", folder)
+    shown = f"{urls} {redis_place(urls, 'r')}"
+    assert "redis://***@host:1/2" in shown
+    assert passwords(folder)["learner"] not in shown
 
 
 def test_one_server_stays_one(folder):

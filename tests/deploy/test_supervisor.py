@@ -251,6 +251,15 @@ def test_a_finished_learner_ends_the_run_with_a_last_evaluation(case):
     assert case.supervisor.finished
 
 
+def test_actors_of_a_finished_learner_need_not_flush_even_when_stopping(case):
+    case.settle()
+    case.fleet.over[LEARNER] = Outcome(kind="finished")
+    case.supervisor.stop()
+    while not case.supervisor.ended:
+        case.turn()
+    assert case.fleet.calls == [("final", ACTOR), ("drain", EVALUATOR)]
+
+
 def test_a_mistake_of_the_user_is_not_restarted(case):
     case.settle()
     case.fleet.over[LEARNER] = Outcome(kind="refused", text="the checkpoint is damaged")

@@ -125,8 +125,11 @@ def all_targets(folder: Path) -> list[Target]:
     from tests.fuzz.chunk_targets import chunk_targets
     from tests.fuzz.file_targets import file_targets
     from tests.fuzz.message_targets import message_targets
+    from tests.fuzz.spool_target import SpoolTarget
 
-    return [*chunk_targets(folder), *message_targets(), *file_targets(folder)]
+    return [
+        *chunk_targets(folder), *message_targets(), *file_targets(folder), SpoolTarget(folder),
+    ]  # fmt: skip
 
 
 def rss_bytes() -> int:

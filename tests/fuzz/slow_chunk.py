@@ -23,7 +23,7 @@ COUNTS = (
 
 def judge_chunk(data: bytes, chunk: Chunk, spec: EnvSpec) -> None:
     """Raises unless `data` is a valid Chunk of `spec` and `chunk` says just what it says."""
-    header, columns = _read(data)
+    header, columns = read_chunk(data)
     need(set(header) == {*COUNTS, "spec_digest", "env", "flags", "table"}, "fields of the header")
     need(all(count(header[key]) for key in COUNTS), "counts")
     need(header["policy_version_min"] <= header["policy_version_max"], "versions")
@@ -38,10 +38,13 @@ def judge_chunk(data: bytes, chunk: Chunk, spec: EnvSpec) -> None:
         need(held[key].dtype.name == dtype and held[key].shape == shape, f"{key} differs")
         need(held[key].tobytes() == raw, f"{key} has other bytes")
         need(not held[key].flags.writeable, f"{key} may be written")
+        form = FORMS[dtype]
+        for number in struct.unpack(f"<{len(raw) // struct.calcsize(form)}{form}", raw):
+            need(math.isfinite(number), f"{key} holds {number}")
     _judge_steps({name: held for (role, name), held in columns.items() if role == "fields"}, spec)
 
 
-def _read(data: bytes) -> tuple[dict, dict]:
+def read_chunk(data: bytes) -> tuple[dict, dict]:
     """(header, (role, name) -> (dtype, shape, bytes))."""
     version, length, checksum = struct.unpack_from("<BII", data)
     need(version == 1 and zlib.crc32(data[9:]) == checksum and length <= 1 << 18, "frame")
@@ -63,9 +66,7 @@ def _read(data: bytes) -> tuple[dict, dict]:
         raw = data[at : at + size]
         need(len(raw) == size, "cut off")
         columns[role, name] = (dtype, tuple(shape), raw)
-        for number in struct.unpack(f"<{size // struct.calcsize(FORMS[dtype])}{FORMS[dtype]}", raw):
-            need(math.isfinite(number), f"{name} holds {number}")
-            need(dtype != "bool" or number < 2, f"{name} holds the boolean {number}")
+        need(dtype != "bool" or max(raw) < 2, f"{name} holds what is no boolean")
         at += size
     need(at == len(data), "bytes at the end")
     return header, columns

@@ -98,19 +98,11 @@ def test_the_replay_ratio_holds_while_the_fleet_changes(fleet):
     command(fleet.where, "scale", "1", "--run", "tiny", "--wait")
     enough = fleet.latest("updates") + 400
     fleet.until(lambda: fleet.latest("updates") > enough, "trained on")
-    lines = [line for line in fleet.folder.metrics() if "replay/ratio" in line]
-    points = [(line["updates"], line["frames"]) for line in lines if line["updates"] > 0]
-    per_update, windows = 4 * 8, 0
-    for index, (updates, frames) in enumerate(points):
-        for later, more in points[index + 1 :]:
-            if later - updates >= 200:
-                achieved = (later - updates) * per_update / (more - frames)
-                assert achieved == pytest.approx(16, rel=0.1)
-                windows += 1
-                break
-    assert windows > 3
-    updates, frames = points[-1]
-    assert updates * per_update / (frames - 64) == pytest.approx(16, rel=0.05)
+    windows = fleet.ratio_windows(per_update=4 * 8)
+    assert len(windows) > 3
+    assert windows == pytest.approx([16.0] * len(windows), rel=0.1)
+    updates, frames = fleet.latest("updates"), fleet.latest("frames")
+    assert updates * 4 * 8 / (frames - 64) == pytest.approx(16, rel=0.05)
 
 
 def test_a_wiped_server_costs_nothing(fleet):

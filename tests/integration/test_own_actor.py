@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from itertools import count
+from pathlib import Path
 
 import pytest
 
@@ -143,22 +144,17 @@ def from_one(ids):
     return {entry_id.sequence for entry_id in ids} == set(range(1, len(ids) + 1))
 
 
-def test_a_robot_joins_with_nothing_but_a_url(site, capsys, monkeypatch):
-    monkeypatch.chdir(site.where)
-    robot = site.actor()
-    site.until(lambda: "waiting: Redis at" in robot.said(), "said that Redis is away")
-    site.start()
-    holder = site.acting(1)
-    assert holder.who.split(":")[1] == str(robot.pid)
+def check_a_half_dead_server_stops_nothing(site):
+    before, server = len(site.spooled()), site.server.pid
+    os.kill(server, signal.SIGSTOP)  # half dead: takes every packet, answers nothing
+    try:
+        site.until(lambda: len(site.spooled()) > before + 20, "acted on without an answer")
+    finally:
+        os.kill(server, signal.SIGCONT)
+    site.until(lambda: len(site.spooled()) < 10, "sent what it had")
 
-    site.until(lambda: site.place.control.metrics(), "told its numbers")
-    site.place.control.change_desired(stopping=True)
-    site.until(lambda: site.lease().doing == "waiting", "waits for the run to go on")
-    site.place.control.change_desired(stopping=False)
-    site.acting(1)
-    assert "the run has ended: waiting" in robot.said()
-    assert "the run goes on" in robot.said()
 
+def check_refusals(site, holder, capsys):
     for arguments, complaint in (
         (["--slot", "3"], "--slot 3 belongs to the supervised fleet"),
         (["--slot", "1000", "--spool", "other"], f"slot 1000 is held by {holder.who}"),
@@ -167,6 +163,28 @@ def test_a_robot_joins_with_nothing_but_a_url(site, capsys, monkeypatch):
     ):
         assert main(["actor", "--redis", site.server.url, *arguments]) == 2
         assert complaint in capsys.readouterr().err
+
+
+def test_a_robot_joins_with_nothing_but_a_url(site, capsys, monkeypatch):
+    monkeypatch.chdir(site.where)
+    robot = site.actor()
+    site.until(lambda: "waiting: Redis at" in robot.said(), "said that Redis is away")
+    site.start()
+    holder = site.acting(1)
+    assert holder.who.split(":")[1] == str(robot.pid)
+    loaded = Path(f"/proc/{robot.pid}/maps")
+    if loaded.exists():
+        assert "/ray/" not in loaded.read_text()
+
+    site.until(lambda: site.place.control.metrics(), "told its numbers")
+    site.place.control.change_desired(stopping=True)
+    site.until(lambda: site.lease().doing == "waiting", "waits for the run to go on")
+    site.place.control.change_desired(stopping=False)
+    site.acting(1)
+    assert "the run has ended: waiting" in robot.said()
+    assert "the run goes on" in robot.said()
+    check_a_half_dead_server_stops_nothing(site)
+    check_refusals(site, holder, capsys)
     robot.send_signal(signal.SIGTERM)
     assert robot.wait(30) == 0, robot.said()
     assert "slot 1000: nothing is left to send" in robot.said()

@@ -1,0 +1,77 @@
+"""Which slot an actor started by hand takes."""
+
+from __future__ import annotations
+
+import pytest
+
+from deploy.own_slot import SpoolBudget, take_slot
+from system.control.protocol import Lease
+from system.errors import ConfigError, RunError
+from system.log.messages import encode_claim
+from system.log.protocol import Claim
+from system.log.spool import Item
+from system.types import EntryId
+
+BUDGET = SpoolBudget(max_bytes=1 << 20, memory_bytes=1 << 20)
+
+
+@pytest.fixture
+def take(tmp_path):
+    shelves = []
+
+    def taken(slot=None, *leases):
+        own = take_slot(slot, list(leases), tmp_path, BUDGET, lambda kind, text: None)
+        shelves.append(own.shelf)
+        return own
+
+    yield taken
+    for shelf in shelves:
+        shelf.close()
+
+
+def lease(slot, who="there:7:ab"):
+    return Lease(role="actor", slot=slot, incarnation=3, who=who, doing="acting", time_s=0.0)
+
+
+def leave(own, who):
+    """What an actor leaves that dies with one Chunk unsent."""
+    claim = Claim(who=who, spec_digest="", num_copies=1)
+    own.shelf.put(Item(entry_id=EntryId(3, 0), payload=encode_claim(claim)))
+    own.shelf.put(Item(entry_id=EntryId(3, 1), payload=b"chunk"))
+    own.shelf.close()
+
+
+def test_the_first_free_one_from_1000_on(take):
+    assert take().slot == 1000
+    assert take().slot == 1001, "1000 is in use on this machine"
+    assert take(None, lease(1002), lease(7)).slot == 1003
+
+
+def test_slots_of_the_fleet_are_refused(take):
+    with pytest.raises(ConfigError, match="--slot 12 belongs to the supervised fleet"):
+        take(12)
+
+
+def test_a_held_slot_is_refused_by_name(take):
+    with pytest.raises(RunError, match=r"slot 1005 is held by there:7:ab \(acting\)"):
+        take(1005, lease(1005))
+    take(1005)
+    with pytest.raises(RunError, match="in use by another process"):
+        take(1005)
+
+
+def test_one_that_holds_something_unsent_comes_first(take):
+    leave(take(1004), "here:1:cd")
+    assert take().slot == 1004
+
+
+def test_the_lease_of_our_own_earlier_life_does_not_hold_the_slot(take):
+    leave(take(1000), "here:1:cd")
+    assert take(1000, lease(1000, who="here:1:cd")).slot == 1000
+
+
+def test_a_slot_that_somebody_took_over_stays_theirs(take):
+    leave(take(1000), "here:1:cd")
+    with pytest.raises(RunError, match="held by there"):
+        take(1000, lease(1000))
+    assert take(None, lease(1000)).slot == 1001
