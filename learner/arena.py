@@ -209,21 +209,6 @@ class Arena:
         track.open = waiting[len(ready) :]
         track.next_step = chunk.first_step + chunk.num_steps
 
-    def resume_fresh(self, slot: int, copy: int, context: int, *, below: int) -> None:
-        """Goes on with a Track's fresh Sequences where a checkpoint says.
-
-        If that Step, or what the checkpoint knew, was lost (`below` is the first such ordinal), it
-        goes on at the Track's growing end: no Step is trained as fresh twice.
-        """
-        track = self.tracks.get((slot, copy))
-        if track is None:
-            return
-        if context >= below:
-            context = int(track.open[0])
-        # The Track may have begun anew since the checkpoint: never back before that.
-        if context >= track.began:
-            track.fresh = context
-
     def can_be_context(self, ordinals: Ordinals) -> NDArray[np.bool_]:
         """Which of these Steps may start a Sequence, bool like `ordinals`."""
         rows = ordinals % self.capacity
@@ -271,35 +256,6 @@ class Arena:
         self.columns.deter[rows] = deter[here]
         self.columns.stoch[rows] = stoch[here]
         self.columns.known[rows] = True
-
-    def latent_tensors(self) -> dict[str, Tensor]:
-        """Posteriors of all Steps here, oldest first, for a checkpoint."""
-        rows = np.arange(self.oldest, self.end) % self.capacity
-        return {
-            "oldest": torch.tensor(self.oldest),
-            "deter": torch.from_numpy(self.columns.deter[rows]),
-            "stoch": torch.from_numpy(self.columns.stoch[rows]),
-            "known": torch.from_numpy(self.columns.known[rows]),
-        }
-
-    def load_latents(self, tensors: dict[str, Tensor], below: int) -> None:
-        """Inverse of `latent_tensors`, for the Steps here with an ordinal less than `below`.
-
-        Raises:
-          ValueError: their shapes are not those of this model.
-        """
-        count, model = len(tensors["known"]), self.model
-        for name, width in (("deter", model.deter), ("stoch", model.stoch)):
-            if tensors[name].shape != (count, width):
-                raise ValueError(f"latents: {name!r} has shape {tuple(tensors[name].shape)}")
-        if count and tensors["stoch"].max() >= model.classes:
-            raise ValueError(f"latents: 'stoch' holds a class beyond {model.classes - 1}")
-        ordinals = int(tensors["oldest"]) + np.arange(count)
-        kept = (ordinals >= self.oldest) & (ordinals < min(self.end, below))
-        rows = ordinals[kept] % self.capacity
-        self.columns.deter[rows] = tensors["deter"].numpy()[kept]
-        self.columns.stoch[rows] = tensors["stoch"].numpy()[kept]
-        self.columns.known[rows] = tensors["known"].numpy()[kept]
 
     def _latent(self, rows: Ordinals) -> Latent:
         deter = self._tensor(self.columns.deter[rows]).float()

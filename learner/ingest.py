@@ -118,6 +118,7 @@ class Ingest:
             tick=self._tick,
             slots={slot: self._say(slot, durable) for slot, durable in self._durable.items()},
         )
+        self._segments.check()  # syncing took its time, and a wiped store refuses nobody
         try:
             self._reader.publish(notice)
             self._unsaid = False

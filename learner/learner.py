@@ -10,12 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
 import torch
 
 from learner.arena import Arena
-from learner.bookmark import Bookmark, FreshCursor
-from learner.checkpoint import Checkpoint, load_newest, save
+from learner.checkpoint import load_newest, save
 from learner.config import LearnerConfig
 from learner.epochs import Epochs
 from learner.ingest import Ingest
@@ -23,6 +21,7 @@ from learner.loop import LearnerLoop
 from learner.publisher import Publisher, Standing
 from learner.report import LearnerReporter
 from learner.samplers import FreshThenUniform
+from learner.savable import Savable
 from learner.segments import SegmentStore
 from learner.update import Learning
 from system.channel.protocol import PolicyChannel
@@ -33,7 +32,6 @@ from system.errors import CheckpointError, ConfigError, DiskFull, NotFinite
 from system.limiter import ReplayLimiter
 from system.log.protocol import LogReader
 from system.models.agent import model_digest
-from system.models.weights import load_tensors
 from system.specs import EnvSpec
 from system.tick import Progress, Wait
 
@@ -106,6 +104,9 @@ class Learner:
         self._sampler = FreshThenUniform(setup.seed)
         self._limiter = ReplayLimiter(
             ratio=replay.ratio, update_steps=config.replayed_steps, min_steps=replay.min_steps
+        )
+        self._savable = Savable(
+            learning=self.learning, arena=self.arena, sampler=self._sampler, limiter=self._limiter
         )
         self._segments = SegmentStore(
             setup.folder / "replay", segment_bytes=replay.segment_bytes, check=self._epochs.check
@@ -191,10 +192,15 @@ class Learner:
         # What the weights were trained on must be on the disk before they are.
         self._segments.commit()
         folder, keep = self._setup.folder / "checkpoints", self._setup.config.keep_checkpoints
-        return save(folder, self._checkpoint(), self._epochs, keep=keep)
+        checkpoint = self._savable.checkpoint(
+            self.standing(), version=self._publisher.version, time_s=self._seams.clock.wall(),
+            model_digest=self._digest,
+        )  # fmt: skip
+        return save(folder, checkpoint, self._epochs, keep=keep)
 
     def _after_update(self) -> None:
         self._check_finite()
+        self._epochs.check()
         self._publisher.publish(self.standing())
         if self._checkpoint_due(self._seams.clock.now()):
             self._save_if_there_is_room()
@@ -204,7 +210,7 @@ class Learner:
         try:
             self.save()
         except DiskFull as error:
-            if not (self._unsaved or self._ingest.disk_is_full):
+            if not (self._unsaved or self._ingest.disk_is_full):  # it was said
                 self._report.event("disk_full", f"update {self.updates} is not saved: {error}")
             self._unsaved = True
         else:
@@ -220,8 +226,7 @@ class Learner:
     def _begin(self) -> None:
         """Takes the epoch, restores what older ones left, and speaks for the first time.
 
-        In this order: what an older learner called durable before it was refused is on the disk by
-        then; what it writes later does not count.
+        What an older one called durable is on the disk by then; what it writes later does not count.
         """
         epochs, event = self._epochs, self._report.event
         epoch = self._seams.reader.claim_epoch(after=epochs.greatest())
@@ -238,7 +243,9 @@ class Learner:
         if checkpoint is not None:
             if checkpoint.bookmark.epoch < before.judged:
                 known_steps = min(known_steps, before.known_steps)
-            self._restore(checkpoint, known_steps)
+            self._savable.restore(checkpoint, known_steps=known_steps)
+            self._loop.updates = checkpoint.bookmark.update
+            self._elapsed_before_s = checkpoint.bookmark.elapsed_s
         self._limiter.inserted = self.arena.end
         name, lengths = checkpoint.name if checkpoint else "", self._segments.read_bytes
         self._when_there_is_room(
@@ -252,70 +259,15 @@ class Learner:
 
     def _when_there_is_room(self, write: Callable[[], ResultT]) -> ResultT:
         """Before the first tick there is nothing else to do than to wait."""
-        told = False
         while True:
             try:
                 return write()
             except DiskFull as error:
-                if not told:
+                if not self._unsaved:
                     self._report.event("disk_full", str(error))
-                told = True
+                self._unsaved = True
                 self._tell("waiting for disk")
                 self._seams.clock.sleep(DISK_RETRY_S)
-
-    def _checkpoint(self) -> Checkpoint:
-        standing = self.standing()
-        return Checkpoint(
-            model_digest=self._digest,
-            bookmark=Bookmark(
-                epoch=standing.epoch,
-                update=standing.update,
-                version=self._publisher.version,
-                agent_steps=standing.agent_steps,
-                elapsed_s=standing.elapsed_s,
-                time_s=self._seams.clock.wall(),
-                replayed=self._limiter.replayed,
-                optimizer_steps=self.learning.optimizer.count,
-                torch_generator=torch.get_rng_state().numpy().tobytes(),
-                sampler_generator=dict(self._sampler.uniform.generator.bit_generator.state),
-                fresh=[
-                    FreshCursor(slot=slot, copy=copy, ordinal=track.fresh)
-                    for (slot, copy), track in self.arena.tracks.items()
-                ],
-            ),
-            tensors={
-                "weights": {k: v.cpu().contiguous() for k, v in self.learning.state_dict().items()},
-                "optimizer": {k: v.cpu() for k, v in self.learning.optimizer.tensors().items()},
-                "latents": self.arena.latent_tensors(),
-            },
-        )
-
-    def _restore(self, checkpoint: Checkpoint, known_steps: int) -> None:
-        bookmark, tensors = checkpoint.bookmark, checkpoint.tensors
-        try:
-            load_tensors({"": self.learning}, {f".{k}": v for k, v in tensors["weights"].items()})
-            self.learning.optimizer.load(tensors["optimizer"], bookmark.optimizer_steps)
-            self.arena.load_latents(tensors["latents"], below=known_steps)
-            self._sampler.uniform.generator.bit_generator.state = bookmark.sampler_generator
-            raw = np.frombuffer(bookmark.torch_generator, np.uint8)
-            torch.set_rng_state(torch.from_numpy(raw.copy()))
-        except (ValueError, KeyError, TypeError, IndexError, OverflowError, RuntimeError) as error:
-            raise CheckpointError(
-                f"checkpoint {self._setup.folder / 'checkpoints' / checkpoint.name} does not fit "
-                f"this run: {str(error).splitlines()[0]}"
-            ) from None
-        owed = (bookmark.agent_steps - self._limiter.min_steps) * self._limiter.ratio
-        if bookmark.replayed > max(0.0, owed):
-            raise CheckpointError(
-                f"checkpoint {checkpoint.name}: replayed={bookmark.replayed} cannot be after "
-                f"agent_steps={bookmark.agent_steps}: replay.ratio={self._limiter.ratio} and "
-                f"replay.min_steps={self._limiter.min_steps} allow {max(0.0, owed):g}"
-            )
-        self._loop.updates = bookmark.update
-        self._limiter.replayed = bookmark.replayed
-        self._elapsed_before_s = bookmark.elapsed_s
-        for cursor in bookmark.fresh:
-            self.arena.resume_fresh(cursor.slot, cursor.copy, cursor.ordinal, below=known_steps)
 
     def _tell(self, doing: str, *, now: bool = False) -> None:
         self._report.tick(

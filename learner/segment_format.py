@@ -173,12 +173,15 @@ def _read_header(data: bytes, end: int, path: Path) -> SegmentHeader:
 
 def _check_header(header: SegmentHeader) -> None:
     """Raises ValueError: its checksum is right, but no store wrote it."""
-    numbers = [header.epoch, header.first_ordinal, *header.slots]
+    numbers, ids = [header.epoch, header.first_ordinal, *header.slots], list[int]()
     for cursor in header.slots.values():
-        numbers += [cursor.num_copies, *cursor.stored]
+        numbers.append(cursor.num_copies)
+        ids += cursor.stored  # as large as Redis allows
         if not isinstance(cursor.holder, str):
             raise ValueError("a holder is not text")  # noqa: TRY004
-    if not all(type(number) is int and 0 <= number < 1 << 64 for number in numbers):
+    if not all(type(number) is int and 0 <= number < 1 << 62 for number in numbers) or not all(
+        0 <= number < 1 << 64 for number in ids
+    ):
         raise ValueError("a number in it is not a count")
     if any(slot >= 1 << 32 for slot in header.slots):
         raise ValueError("a slot in it is too large")

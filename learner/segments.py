@@ -94,7 +94,7 @@ class SegmentStore:
         self.read_bytes: dict[str, int] = {}
         """How far `restore` found whole records in each file [bytes]."""
         self._segment_bytes = segment_bytes
-        self._check = check
+        self.check = check
         self._open: deque[_OpenFile] = deque()
         """Oldest first; all but the last are sealed and wait to be synced."""
         self._index = 0
@@ -130,7 +130,7 @@ class SegmentStore:
           DiskFull: it is not; nothing is lost, the next call tries again.
           Fenced: a newer learner writes this folder.
         """
-        self._check()
+        self.check()
         while self._open:
             file = self._open[0]
             file.sync()
@@ -157,7 +157,7 @@ class SegmentStore:
         ]
         if not doomed:
             return
-        self._check()
+        self.check()
         for path in doomed:
             path.unlink(missing_ok=True)
             del self._starts[path]
@@ -165,7 +165,7 @@ class SegmentStore:
 
     def drop_foreign(self) -> None:
         """Deletes files of earlier epochs in which `restore` found nothing. May be Fenced."""
-        self._check()
+        self.check()
         for path in self.folder.glob("*.segment"):
             if epoch_of(path.name) < self.epoch and path not in self._starts:
                 path.unlink(missing_ok=True)

@@ -8,7 +8,7 @@ that no actor's clock is in step with them.
 - ``all_p50_s``, ``all_p95_s``: from before `publish` until the last actor has loaded the weights.
 - ``one_p50_s``: the same for each actor on its own.
 - ``publish_s``, ``fetch_s``, ``load_s``: medians of `channel.publish`, `newer_than`, `agent.load`.
-- ``cpu_s``: median processor time of one adoption, poll to loaded; a busy machine does not lengthen it.
+- ``cpu_s``: median processor time of one adoption, from poll to loaded.
 - ``bytes_out_per_weights``: the server's network output, manifests and polls included, per byte of
   published weights.
 """
@@ -190,7 +190,7 @@ def main():
             for actor in actors:
                 actor.stdin.close()
             for actor in actors:
-                actor.wait(30)
+                actor.wait()
             server.stop()
 
 
@@ -212,8 +212,8 @@ def show(result, options):
         f"{result['size']:>4} refresh {result['refresh_s']:<5g} s "
         f"{'cache' if result['cache'] else 'plain'}: all adopted p50 {result['all_p50_s']:.3f} s, "
         f"p95 {result['all_p95_s']:.3f} s; one {result['one_p50_s']:.3f} s; publish "
-        f"{result['publish_s']:.4f}, fetch {result['fetch_s']:.4f}, load {result['load_s']:.4f}, cpu "
-        f"{result['cpu_s']:.4f} s; "
+        f"{result['publish_s']:.4f}, fetch {result['fetch_s']:.4f}, load {result['load_s']:.4f}, "
+        f"cpu {result['cpu_s']:.4f} s; "
         f"{result['bytes_out_per_weights']:.2f} bytes out per byte",
         flush=True,
     )

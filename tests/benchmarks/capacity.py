@@ -29,17 +29,17 @@ ENCODE = Cost(each_us=13.0, per_byte_ns=0.23)
 """`encode_chunk`. Measured: 14 us, 196 us."""
 WRITER_US = 25.0
 """The rest of SlotWriter for one Chunk: offer, spool, credit. Measured without a server [us]."""
-INGEST = Cost(each_us=130.0, per_byte_ns=0.67)
-"""Learner: decode, check, segment, arena. Measured: 134 us, 657 us."""
+INGEST = Cost(each_us=97, per_byte_ns=0.42)
+"""Learner: decode, check, insert. Measured: 99 us, 429 us."""
 NOTICE_ROW_BYTES = 32.4
-"""Measured: 6483 bytes for 200 slots [bytes]."""
+"""Measured, with holders of 21 letters [bytes]."""
 NOTICE_ROW_US = 2.0
-"""Decoding one row of a notice. Measured: 397 us for 200, on a busy core [us]."""
+"""An actor decodes one row of a notice. Measured [us]."""
 NOTICE_READS_PER_S = 20.0
 """Of one actor with credit; up to 50 while it waits for credit [1/s]."""
 NETWORK_BYTES_PER_S = 1.25e9
 """Ten gigabit: assumed, not measured [bytes/s]."""
-WEIGHTS_BYTES = {"1m": 26.8e6, "12m": 60.3e6, "200m": 428e6}
+WEIGHTS_BYTES = {"1m": 1.69e6, "12m": 26.8e6, "200m": 428e6}
 """Acting subset of the `dreamer` preset, from `acting_bytes` [bytes]."""
 
 
@@ -165,8 +165,9 @@ def table() -> str:
     for fleet in FLEETS:
         found = load(fleet)
         cells = [f"{getattr(found, part):.1%}" for part in PARTS]
-        numbers = (fleet.steps_in_s, fleet.chunks_in_s, found.ingest_bytes_per_s / 1e6)
-        rows.append("| " + " | ".join([fleet.name, *(f"{n:,.4g}" for n in numbers), *cells]) + " |")
+        numbers = [f"{fleet.steps_in_s:,.0f}", f"{fleet.chunks_in_s:,.1f}"]
+        numbers.append(f"{found.ingest_bytes_per_s / 1e6:,.1f}")
+        rows.append("| " + " | ".join([fleet.name, *numbers, *cells]) + " |")
     return "\n".join(rows)
 
 
@@ -182,5 +183,3 @@ def limits() -> str:
 
 if __name__ == "__main__":
     print(table(), limits(), sep="\n\n")
-    for size in (4472.0, 789584.0):
-        print(f"share of raw, {size:.0f} bytes: {share_of_raw(size):.2f}")

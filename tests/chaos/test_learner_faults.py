@@ -115,6 +115,12 @@ def store(url: str, run: str) -> dict[bytes, bytes]:
     return found
 
 
+def is_quiet(url: str, run: str) -> bool:
+    before = store(url, run)
+    time.sleep(0.2)
+    return store(url, run) == before
+
+
 def lease_epoch(url: str, run: str) -> bytes | None:
     connection = connect(url)
     value = connection.call("GET", Keys(run).lease("learner", 0))
@@ -145,7 +151,8 @@ def take_over(old: LearnerProcess, new: LearnerProcess, server: Server, *, wiped
     assert new.epoch > old.epoch
     wait_until(lambda: new.has_saved(2))
     new.signal(signal.SIGSTOP)
-    time.sleep(0.05)  # a stop is not at once
+    # A stop is not at once, and Redis may still have its last commands to do.
+    wait_until(lambda: is_quiet(url, run))
     if wiped:
         wipe(url, run)
     folder, keys, ledger = files(old.folder), store(url, run), read_ledger(old.folder / "replay")

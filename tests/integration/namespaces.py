@@ -33,6 +33,8 @@ class Machine:
         self.name, self.address = f"dreamfleet-{number}", f"{PREFIX}.{10 + number}"
         self.link, self.home = f"dreamfleet-v{number}", where / self.name
         self.home.mkdir()
+
+    def __enter__(self):
         _ip("netns", "add", self.name)
         _ip("link", "add", self.link, "type", "veth", "peer", "name", "eth0", "netns", self.name)
         _ip("link", "set", self.link, "master", BRIDGE, "up")
@@ -42,6 +44,19 @@ class Machine:
             ["address", "add", f"{self.address}/24", "dev", "eth0"],
         ):
             _ip("-n", self.name, *words)
+        return self
+
+    def __exit__(self, *_):
+        """Kills what runs in it, by number, and removes it."""
+        deadline_s = time.monotonic() + 10
+        while (pids := self.pids) and time.monotonic() < deadline_s:
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.1)
+        # By name: a namespace whose last process is still going takes its end along late.
+        _ip("link", "del", self.link)
+        _ip("netns", "del", self.name)
 
     def run(self, words, *, cwd=None, env=None, timeout_s=150):
         """One command in it, to its end."""
@@ -62,19 +77,6 @@ class Machine:
 
     def mend(self):
         _ip("link", "set", self.link, "up")
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        """Kills what runs in it, by number, and removes it."""
-        deadline_s = time.monotonic() + 10
-        while (pids := self.pids) and time.monotonic() < deadline_s:
-            for pid in pids:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            time.sleep(0.1)
-        _ip("netns", "del", self.name)
 
 
 @contextlib.contextmanager

@@ -154,5 +154,5 @@ def test_a_machine_that_is_cut_off_and_comes_back_costs_nothing(fleet, nodes, ca
         print(
             f"\ncut off: {len(lost)} of {ACTORS} actors for {CUT_S} s; next update after "
             f"{during_s:.1f} s; every slot has an actor again after {again_s:.0f} s, the old ones "
-            f"are gone after {ended_s:.0f} s; acknowledged {len(witness.seen)}, lost 0, stored twice 0"
+            f"are gone after {ended_s:.0f} s; acknowledged {len(witness.seen)}, lost 0, doubled 0"
         )

@@ -1,0 +1,220 @@
+"""Every command line of the compose file, the image and the manifests, as a plain process.
+
+No container engine runs here: addresses and folders are put in place of the containers', nothing
+else of a line is changed, and settings are added that make the run tiny. The lines of
+deploy/ray/cluster.yaml are run in test_cluster.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+
+from deploy.cli import main
+from deploy.redis_server import find_server
+from deploy.run_folder import RunFolder
+from tests.deploy import manifests
+from tests.fleet_for_tests import ENVIRONMENT, ROOT, TINY
+from tests.servers_for_tests import free_port
+
+COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+DOCKERFILE = (ROOT / "deploy/docker/Dockerfile").read_text()
+ENTRYPOINT = json.loads(re.search(r"^ENTRYPOINT (.*)$", DOCKERFILE, re.MULTILINE).group(1))
+TO_TINY = [*TINY, "--actors", "0"]
+PROGRAMS = {
+    "dreamfleet": [sys.executable, "-m", "deploy.cli"],
+    "python": [sys.executable],
+    "valkey-server": [find_server()],
+    "valkey-cli": [shutil.which("valkey-cli") or shutil.which("redis-cli") or "no-valkey-cli"],
+}
+
+
+class Host:
+    """What stands for a container: its folders, its network, and the processes in it."""
+
+    def __init__(self, where):
+        self.where, self.port = where, free_port()
+        self.data = where / "data"
+        self.data.mkdir()
+        assert main(["secrets", str(where / "secrets")]) == 0
+        self.folder = RunFolder(self.data / "runs/demo")
+        self.processes = []
+
+    def words(self, line):
+        """The line with this machine's programs, addresses and folders."""
+        words = PROGRAMS[line[0]] + [self._here(word) for word in line[1:]]
+        if line[0].startswith("valkey"):
+            words[1:1] = ["-p", str(self.port)] if line[0] == "valkey-cli" else []
+            words += ["--port", str(self.port)] if line[0] == "valkey-server" else []
+        return words
+
+    def start(self, line, name):
+        """A process that serves; what it says is in `NAME.log`."""
+        log = self.where / f"{name}.log"
+        process = subprocess.Popen(
+            self.words(line), cwd=self.data, env=ENVIRONMENT, stdin=subprocess.DEVNULL,
+            stdout=log.open("wb"), stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+        process.said = log.read_text
+        self.processes.append(process)
+        return process
+
+    def run(self, line):
+        """A command to its end."""
+        return subprocess.run(
+            self.words(line), cwd=self.data, env=ENVIRONMENT, capture_output=True, text=True,
+            timeout=120, check=False,
+        )  # fmt: skip
+
+    def healthy(self, service):
+        """What the engine's health check of this service says."""
+        kind, *line = COMPOSE[service]["healthcheck"]["test"]
+        assert kind == "CMD"
+        if PROGRAMS.get(line[0]) == ["no-valkey-cli"]:
+            pytest.skip("no valkey-cli or redis-cli; make system-packages")
+        return self.run(line).returncode == 0
+
+    def until(self, condition, what, timeout_s=120.0):
+        deadline_s = time.monotonic() + timeout_s
+        while time.monotonic() < deadline_s:
+            if found := condition():
+                return found
+            time.sleep(0.2)
+        raise AssertionError(f"never {what}: {[each.said()[-2000:] for each in self.processes]}")
+
+    def updates(self):
+        lines = self.folder.metrics() if self.folder.exists() else []
+        return max((line["updates"] for line in lines), default=0)
+
+    def train_on(self):
+        before = self.updates()
+        self.until(lambda: self.updates() > before + 3, "trained on")
+
+    def stop(self, process, service):
+        """As the engine stops a container; returns what it said."""
+        process.send_signal(signal.SIGTERM)
+        allowed_s = int(COMPOSE[service]["stop_grace_period"].removesuffix("s"))
+        assert process.wait(allowed_s) == 0, process.said()
+        return process.said()
+
+    def end(self):
+        if (pid := self.folder.head_pid() if self.folder.exists() else None) is not None:
+            os.kill(pid, signal.SIGTERM)
+        for process in reversed(self.processes):
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            process.wait()
+
+    def _here(self, word):
+        for there, here in {
+            "/run/secrets/dreamfleet": str(self.where / "secrets"),
+            "/run/secrets": str(self.where / "secrets"),
+            "/data": str(self.data),
+            "redis://valkey:6379": f"redis://127.0.0.1:{self.port}",
+        }.items():
+            word = word.replace(there, here)
+        return "127.0.0.1" if word == "*" else word
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory):
+    host = Host(tmp_path_factory.mktemp("host"))
+    yield host
+    host.end()
+
+
+def service(name):
+    """What the engine starts for it."""
+    line = COMPOSE[name]["command"]
+    return line if name == "valkey" else ENTRYPOINT + line
+
+
+# The tests below are one story, told in order.
+
+
+def test_redis_answers_its_health_check_and_nobody_without_a_password(host):
+    assert not host.healthy("valkey")
+    host.start(service("valkey"), "valkey")
+    host.until(lambda: host.healthy("valkey"), "became healthy", 20)
+    [other] = manifests.one("StatefulSet")["spec"]["template"]["spec"]["containers"]
+    said = host.run(other["livenessProbe"]["exec"]["command"])
+    assert "NOAUTH" in said.stdout + said.stderr
+
+
+def test_two_actors_feed_a_learner_that_has_none(host):
+    host.actors = [host.start(service("actors"), f"actor{number}") for number in (0, 1)]
+    assert not host.healthy("learner")
+    host.learner = host.start(service("learner") + TO_TINY, "learner")
+    host.until(lambda: host.updates() > 3, "trained")
+    assert host.healthy("learner")
+    assert host.healthy("actors")
+    image = json.loads(re.search(r"^HEALTHCHECK .*\n *CMD (.*)$", DOCKERFILE, re.M).group(1))
+    assert host.run(image).returncode == 0
+    slots = {re.search(r"slot (\d+)", actor.said()).group(1) for actor in host.actors}
+    assert slots == {"1000", "1001"}
+
+
+def test_the_tools_see_the_run(host):
+    url = next(word for word in service("tools") if word.startswith("redis://"))
+    line = [*ENTRYPOINT, "status", "--json", "--redis", url, "--secrets", "/run/secrets"]
+    assert json.loads(host.run(line).stdout)["actors"]["running"] == 2
+
+
+def test_a_stop_drains_and_the_same_line_goes_on(host):
+    leaver, stayer = host.actors
+    assert "nothing is left to send" in host.stop(leaver, "actors")
+    host.stop(host.learner, "learner")
+    assert host.folder.end().how == "stopped"
+    assert not host.healthy("learner")
+    before = host.updates()
+    host.start(service("learner") + TO_TINY, "learner-again")
+    host.until(lambda: host.updates() > before + 3, "went on")
+    assert stayer.poll() is None
+
+
+def test_the_job_of_the_manifest_is_one_that_dreamfleet_takes(host):
+    entrypoint = manifests.one("RayJob")["spec"]["entrypoint"]
+    line = host._here(f"{entrypoint} --print-config").replace(
+        "exec dreamfleet", f"exec {shlex.join(PROGRAMS['dreamfleet'])}"
+    )
+    answer = subprocess.run(
+        ["bash", "-c", line], env=ENVIRONMENT, capture_output=True, text=True, check=True
+    )
+    config = json.loads(answer.stdout)
+    assert config["fleet"]["actors"] == 8
+    assert config["fleet"]["secrets"] == str(host.where / "secrets")
+
+
+def test_the_redis_of_the_manifest_is_that_of_the_compose_file(host):
+    [container] = manifests.one("StatefulSet")["spec"]["template"]["spec"]["containers"]
+    both = [host.words(container["command"]), host.words(service("valkey"))]
+    for words in both:
+        del words[words.index("--maxmemory") + 1]
+    assert both[0] == both[1]
+
+
+def test_the_lines_of_the_cluster_are_ones_that_ray_takes():
+    from ray.scripts.scripts import start
+
+    cluster = yaml.safe_load((ROOT / "deploy/ray/cluster.yaml").read_text())
+    for role in ("head", "worker"):
+        line = cluster[f"{role}_start_ray_commands"][-1]
+        words = shlex.split(line)
+        context = start.make_context("start", words[words.index("start") + 1 :])
+        assert context.params["head"] is (role == "head")
+
+
+def test_the_image_says_what_it_can_do(host):
+    command = json.loads(re.search(r"^CMD (.*)$", DOCKERFILE, re.MULTILINE).group(1))
+    assert "usage: dreamfleet" in host.run(ENTRYPOINT + command).stdout
