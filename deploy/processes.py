@@ -23,7 +23,7 @@ from deploy.parts import build_actor, build_evaluator, build_learner
 from deploy.place import Place
 from deploy.reconcile import EVALUATOR, LEARNER, Member
 from system.clock import Every
-from system.errors import Fenced, UserError
+from system.errors import DiskFull, Fenced, UserError
 from system.tick import Progress, Wait
 
 ACTOR_NICENESS = 5
@@ -92,7 +92,7 @@ class Process:
             return self._work()
         except Fenced as error:
             return Outcome(kind="fenced", text=str(error))
-        except UserError as error:
+        except (UserError, DiskFull) as error:
             return Outcome(kind="refused", text=str(error))
         except Exception as error:  # noqa: BLE001 - whatever ended it is the outcome
             traceback.print_exc()

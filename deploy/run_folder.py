@@ -16,18 +16,17 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import fcntl
 import os
 import re
 import secrets
 import socket
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from deploy.config import RunConfig
+from deploy.file_lock import FileLock
 from deploy.files import read_json, read_lines, write_json
 from deploy.provenance import provenance
 from system.config import from_json, to_json
@@ -35,8 +34,6 @@ from system.errors import ConfigError, RunError, nearest
 from system.specs import EnvSpec
 
 RUNS = "runs"
-LOCK_ATTEMPTS = 10
-LOCK_PAUSE_S = 0.05
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,6 +92,9 @@ class RunFolder:
         self._config_path = path / "config.json"
         self._control_path = path / "control.json"
         self._end_path = path / "end.json"
+        self._lock = FileLock(path / ".lock")
+        self._head = FileLock(path / ".head")
+        self._starting = FileLock(path / ".starting")
 
     @classmethod
     def create(cls, where: Path, config: RunConfig, spec: EnvSpec) -> RunFolder:
@@ -175,7 +175,7 @@ class RunFolder:
         Raises:
           RunError: another process drives it.
         """
-        with self._flock(".lock"):
+        with self._lock.held(self._in_use):
             # They tell of the driver before us, whose process id may be anybody's by now.
             self._control_path.unlink(missing_ok=True)
             self._end_path.unlink(missing_ok=True)
@@ -184,7 +184,7 @@ class RunFolder:
     @contextlib.contextmanager
     def starting(self) -> Iterator[None]:
         """Held by a terminal that starts the run. Raises RunError if it goes on already."""
-        with self._flock(".starting"):
+        with self._starting.held(self._in_use):
             if self.in_use():
                 raise RunError(self._in_use())
             self._end_path.unlink(missing_ok=True)
@@ -193,7 +193,7 @@ class RunFolder:
     @contextlib.contextmanager
     def held_by_head(self) -> Iterator[None]:
         """Held by the process that keeps Ray open; its process id can be asked for meanwhile."""
-        with self._flock(".head") as file:
+        with self._head.held(self._in_use) as file:
             file.truncate(0)
             file.write(f"{os.getpid()}\n")
             file.flush()
@@ -201,17 +201,17 @@ class RunFolder:
 
     def is_driven(self) -> bool:
         """Whether a driver holds the run at this moment; a supervisor may just be restarting."""
-        return self._is_held(".lock")
+        return self._lock.is_held()
 
     def has_head(self) -> bool:
         """Whether the run keeps a Ray cluster of its own open."""
-        return self._is_held(".head")
+        return self._head.is_held()
 
     def head_pid(self) -> int | None:
         """Process that keeps Ray open; None if there is none."""
         if not self.has_head():
             return None
-        text = (self.path / ".head").read_text().strip()
+        text = self._head.path.read_text().strip()
         return int(text) if text.isdigit() else None
 
     def in_use(self) -> bool:
@@ -249,28 +249,6 @@ class RunFolder:
     def metrics(self) -> list[dict[str, Any]]:
         """Every line of `metrics.jsonl`, oldest first."""
         return read_lines(self.metrics_path)
-
-    @contextlib.contextmanager
-    def _flock(self, name: str) -> Iterator[IO[str]]:
-        with (self.path / name).open("a") as file:
-            # Whoever only looks holds it too, for a moment.
-            for attempt in range(LOCK_ATTEMPTS):
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except OSError:
-                    if attempt == LOCK_ATTEMPTS - 1:
-                        raise RunError(self._in_use()) from None
-                    time.sleep(LOCK_PAUSE_S)
-            yield file
-
-    def _is_held(self, name: str) -> bool:
-        with (self.path / name).open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except OSError:
-                return True
-            return False
 
     def _in_use(self) -> str:
         control = self.control()

@@ -226,7 +226,7 @@ class Learner:
     def _begin(self) -> None:
         """Takes the epoch, restores what older ones left, and speaks for the first time.
 
-        What an older one called durable is on the disk by then; what it writes later does not count.
+        What an older one called durable is on disk by now; what it writes later does not count.
         """
         epochs, event = self._epochs, self._report.event
         epoch = self._seams.reader.claim_epoch(after=epochs.greatest())

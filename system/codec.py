@@ -8,23 +8,31 @@ The header names everything (env, slot, incarnation, sequence, ...) and holds th
 role, name, dtype, shape. The columns follow as raw buffers in the table's order, wide elements
 first, so that each view lies aligned. Decoding copies nothing: the arrays are read-only views.
 
-A message is one version byte and one msgpack map. Whatever arrives, either a valid record comes
-out or RejectedChunk is raised with one of `REASONS`; what the steps *mean* is for `check_chunk`.
+Whatever arrives, either a valid record comes out or RejectedChunk is raised with one of `REASONS`;
+what the steps *mean* is for `check_chunk`. Small messages are `system.message`'s.
 """
 
 from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Mapping
 from functools import lru_cache
-from typing import NoReturn
 
-import msgpack
 import numpy as np
 
 from system.chunk_check import check_chunk
 from system.errors import RejectedChunk
+from system.message import (
+    FORMAT_VERSION,
+    MAX_MESSAGE_BYTES,
+    Message,
+    check_frame,
+    is_count,
+    pack,
+    packb,
+    unpack,
+    unpackb,
+)
 from system.specs import EnvSpec
 from system.types import Array, Chunk
 
@@ -33,14 +41,11 @@ __all__ = [
     "decode_chunk", "encode_chunk", "is_count", "pack", "unpack",
 ]  # fmt: skip
 
-FORMAT_VERSION = 1
 MAX_CHUNK_BYTES = 64 * 1024**2
 MAX_HEADER_BYTES = 256 * 1024
 """One byte of msgpack may become 64 bytes of empty lists: what is parsed must be small [bytes]."""
-MAX_MESSAGE_BYTES = 4 * 1024**2
 MAX_COLUMNS = 256
 MAX_AXES = 8
-MAX_INTEGER = 2**63 - 1
 
 REASONS = (
     "oversize", "truncated", "version", "header", "dtype", "shape", "length", "checksum", "value",
@@ -65,7 +70,6 @@ _COUNTS = (
 )  # fmt: skip
 _ROLES = ("fields", "latent")
 
-Message = dict[str, object]
 _Column = tuple[str, str, np.dtype[np.generic], tuple[int, ...]]
 
 
@@ -109,7 +113,7 @@ def decode_chunk(
     Raises:
       RejectedChunk: with a reason from `REASONS`; nothing else, whatever the bytes.
     """
-    _check_frame(data, max_bytes)
+    check_frame(data, max_bytes)
     if len(data) < _PREFIX.size:
         raise RejectedChunk("truncated", f"{len(data)} bytes are less than the prefix")
     _, header_length, checksum = _PREFIX.unpack_from(data)
@@ -118,7 +122,7 @@ def decode_chunk(
     end, start = _PREFIX.size + header_length, _columns_start(header_length)
     if len(data) < start:
         raise RejectedChunk("truncated", f"header of {header_length} bytes is cut off")
-    header = _unpackb(data[_PREFIX.size : end])
+    header = unpackb(data[_PREFIX.size : end])
     _check_header(header)
     table = _read_table(header["table"])
     _check_length(len(data) - start, table)
@@ -131,43 +135,10 @@ def decode_chunk(
     return _build(header, _views(data, start, table))
 
 
-def pack(message: Mapping[str, object]) -> bytes:
-    """Packs a small message: a map of texts, numbers, bytes, lists and maps.
-
-    Raises:
-      TypeError: a value that does not travel.
-    """
-    return bytes([FORMAT_VERSION]) + _packb(message)
-
-
-def unpack(data: bytes, *, max_bytes: int = MAX_MESSAGE_BYTES) -> Message:
-    """Reads what `pack` made.
-
-    Raises:
-      RejectedChunk: reason oversize, truncated, version or header.
-    """
-    _check_frame(data, max_bytes)
-    return _unpackb(data[1:])
-
-
-def _check_frame(data: bytes, max_bytes: int) -> None:
-    if len(data) > max_bytes:
-        raise RejectedChunk("oversize", f"{len(data)} bytes, at most {max_bytes} are taken")
-    if not data:
-        raise RejectedChunk("truncated", "no bytes at all")
-    if data[0] != FORMAT_VERSION:
-        raise RejectedChunk("version", f"format {data[0]}, this program reads {FORMAT_VERSION}")
-
-
 def _columns_start(header_length: int) -> int:
     """Where the first column lies [bytes]: after the header, at a multiple of 8."""
     end = _PREFIX.size + header_length
     return end + -end % 8
-
-
-def _packb(message: Mapping[str, object]) -> bytes:
-    packed: bytes = msgpack.packb(message, use_bin_type=True, strict_types=True, buf_size=1024)
-    return packed
 
 
 def _pack_header(chunk: Chunk, table: bytes) -> bytes:
@@ -175,7 +146,7 @@ def _pack_header(chunk: Chunk, table: bytes) -> bytes:
     header: Message = {key: getattr(chunk, key) for key in _TEXTS}
     header.update({key: int(getattr(chunk, key)) for key in _COUNTS})
     header["flags"] = {key: bool(value) for key, value in chunk.flags.items()}
-    packed = _packb(header)
+    packed = packb(header)
     return bytes([packed[0] + 1]) + packed[1:] + table
 
 
@@ -185,32 +156,7 @@ def _packed_table(layout: tuple[_Column, ...]) -> bytes:
     if len(layout) > MAX_COLUMNS:
         raise ValueError(f"chunk has {len(layout)} columns, at most {MAX_COLUMNS} travel")
     table = [[role, name, *_table_entry(name, dtype, shape)] for role, name, dtype, shape in layout]
-    return _packb({"table": table})[1:]
-
-
-def _unpackb(data: bytes) -> Message:
-    """Reads one map with text keys and nothing after it; msgpack extensions are refused."""
-    try:
-        message = msgpack.unpackb(
-            data, raw=False, object_pairs_hook=_map_of, ext_hook=_refuse_extension, timestamp=0
-        )
-    except (ValueError, TypeError, OverflowError, msgpack.UnpackException) as error:
-        raise RejectedChunk("header", f"not msgpack: {error}"[:200]) from None
-    if not isinstance(message, dict):
-        raise RejectedChunk("header", "not a map with text keys")
-    return message
-
-
-def _map_of(pairs: list[tuple[object, object]]) -> dict[object, object]:
-    """Every key is text and stands once: two readers must not see two different messages."""
-    found = dict(pairs)
-    if len(found) != len(pairs) or not all(type(key) is str for key in found):
-        raise ValueError("a map names a key twice, or with something that is not text")
-    return found
-
-
-def _refuse_extension(code: int, data: bytes) -> NoReturn:
-    raise ValueError(f"extension type {code} of {len(data)} bytes")
+    return packb({"table": table})[1:]
 
 
 def _table_entry(
@@ -275,11 +221,6 @@ def _check_length(num_bytes: int, table: list[_Column]) -> None:
         raise RejectedChunk("truncated", f"{num_bytes} of {size} column bytes")
     if num_bytes > size:
         raise RejectedChunk("length", f"{num_bytes - size} bytes after the last column")
-
-
-def is_count(value: object) -> bool:
-    """Whether this is a whole number that every reader can hold: 0 .. `MAX_INTEGER`."""
-    return type(value) is int and 0 <= value <= MAX_INTEGER
 
 
 def _num_bytes(dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> int:

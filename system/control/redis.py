@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import asdict, fields
 from typing import TypeVar
@@ -77,7 +78,7 @@ class RedisControl:
 
     def leases(self) -> list[Lease]:
         """Every lease that has not expired, ordered by role and slot."""
-        found = [_read(Lease, data) for data in self._matching(self._keys.lease_pattern)]
+        found = _readable(Lease, self._matching(self._keys.lease_pattern))
         return sorted(found, key=lambda lease: (lease.role, lease.slot))
 
     def put_metrics(self, metrics: ProcessMetrics, *, ttl_s: float) -> None:
@@ -86,7 +87,7 @@ class RedisControl:
 
     def metrics(self) -> list[ProcessMetrics]:
         """The numbers of every process seen lately, ordered by role and slot."""
-        found = [_read(ProcessMetrics, data) for data in self._matching(self._keys.metrics_pattern)]
+        found = _readable(ProcessMetrics, self._matching(self._keys.metrics_pattern))
         return sorted(found, key=lambda metrics: (metrics.role, metrics.slot))
 
     def record(self, event: Event) -> None:
@@ -98,7 +99,7 @@ class RedisControl:
     def events(self, *, last: int = 100) -> list[Event]:
         """The newest events, oldest first."""
         rows = as_list(self._redis.call("XREVRANGE", self._keys.events, "+", "-", "COUNT", last))
-        return [_read(Event, parse_entry(row)[1]) for row in reversed(rows)]
+        return _readable(Event, [parse_entry(row)[1] for row in reversed(rows)])
 
     def close(self) -> None:
         """Releases the connection."""
@@ -136,6 +137,15 @@ def _write(record: Desired | Lease | Event | ProcessMetrics) -> bytes:
         elif field.type == "dict[str, float]":
             message[field.name] = {name: float(number) for name, number in value.items()}
     return pack(message)
+
+
+def _readable(kind: type[RecordT], values: list[bytes]) -> list[RecordT]:
+    """Those that are records: one broken process must not hide all others."""
+    found = []
+    for data in values:
+        with contextlib.suppress(RejectedChunk):
+            found.append(_read(kind, data))
+    return found
 
 
 def _read(kind: type[RecordT], data: bytes) -> RecordT:

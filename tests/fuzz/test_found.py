@@ -16,16 +16,19 @@ from torch import nn
 from actors.config import EnvConfig
 from deploy.files import read_lines
 from deploy.presets import laptop
+from deploy.redis_server import EmbeddedRedis
 from deploy.run_folder import RunFolder
 from system.channel.manifest import decode_manifest
 from system.chunk_check import check_chunk
 from system.codec import decode_chunk, encode_chunk, unpack
 from system.config import from_json, to_json
-from system.control.protocol import Desired, Event, Lease
-from system.control.redis import _read, _write
+from system.control.protocol import Desired, Event, Lease, ProcessMetrics
+from system.control.redis import RedisControl, _read, _write
 from system.errors import ConfigError, RejectedChunk, RunError
+from system.keys import Keys
 from system.log.messages import decode_claim, decode_notice
 from system.models.weights import load_bytes, to_bytes
+from system.redis_client import connect
 from system.specs import EnvSpec
 from system.types import EntryId
 from tests.chunks_for_tests import SPEC, make_chunk
@@ -164,6 +167,25 @@ def test_an_event_may_quote_anything() -> None:
     found = _read(Event, _write(event)).text
     assert found.startswith("half a character ?, and")
     assert len(found) < 20_000
+
+
+def test_one_broken_record_hides_no_other(redis_server: EmbeddedRedis, run_name: str) -> None:
+    control, keys = RedisControl(redis_server.url, run_name), Keys(run_name)
+    lease = Lease(role="actor", slot=1, incarnation=1, who="x", doing="x", time_s=1.0)
+    metrics = ProcessMetrics(role="actor", slot=1, time_s=1.0, values={"a": 1.0})
+    event = Event(time_s=1.0, role="actor", slot=1, kind="gap", text="")
+    control.renew(lease, ttl_s=60)
+    control.put_metrics(metrics, ttl_s=60)
+    control.record(event)
+    raw = connect(redis_server.url)
+    raw.call("SET", keys.lease("actor", 2), b"\x01\x80", "EX", 60)
+    raw.call("SET", keys.metrics("actor", 2), b"nonsense", "EX", 60)
+    raw.call("XADD", keys.events, "*", "d", b"")
+    assert control.leases() == [lease]
+    assert control.metrics() == [metrics]
+    assert control.events() == [event]
+    raw.close()
+    control.close()
 
 
 def test_weights_that_are_not_finite_change_nothing() -> None:

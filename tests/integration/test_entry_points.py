@@ -153,11 +153,12 @@ def test_redis_answers_its_health_check_and_nobody_without_a_password(host):
 
 
 def test_two_actors_feed_a_learner_that_has_none(host):
-    host.actors = [host.start(service("actors"), f"actor{number}") for number in (0, 1)]
-    assert not host.healthy("learner")
     host.learner = host.start(service("learner") + TO_TINY, "learner")
+    assert not host.healthy("learner")
+    host.until(lambda: host.healthy("learner"), "saw the learner live")
+    assert not host.healthy("actors")
+    host.actors = [host.start(service("actors"), f"actor{number}") for number in (0, 1)]
     host.until(lambda: host.updates() > 3, "trained")
-    assert host.healthy("learner")
     assert host.healthy("actors")
     image = json.loads(re.search(r"^HEALTHCHECK .*\n *CMD (.*)$", DOCKERFILE, re.M).group(1))
     assert host.run(image).returncode == 0
