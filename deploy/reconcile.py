@@ -20,8 +20,10 @@ from typing import NamedTuple, TypeAlias
 
 KILL_AGAIN_S = 20.0
 """How long an end may take to be confirmed before the kill is repeated [s]."""
-STABLE_S = 60.0
-"""A member that lived so long has not failed in a row with the next failure [s]."""
+STABLE_S = 5.0
+"""A member that lived so long before it was killed has not failed in a row [s]."""
+RAISED_STABLE_S = 60.0
+"""The same if it failed by itself: restored, it may meet the cause again after some updates [s]."""
 
 
 class Member(NamedTuple):
@@ -149,10 +151,10 @@ def backoff_s(failures: int, rules: Rules) -> float:
     return min(rules.backoff_longest_s, rules.backoff_first_s * 2.0 ** min(failures - 1, 30))
 
 
-def failures_in_a_row(before: Observed, now_s: float) -> int:
+def failures_in_a_row(before: Observed, now_s: float, *, raised: bool) -> int:
     """The count after one more failure of a member that was `before`."""
-    lived_s = now_s - before.since_s
-    stable = before.seen_s is not None and lived_s >= STABLE_S
+    stable_s = RAISED_STABLE_S if raised else STABLE_S
+    stable = before.seen_s is not None and now_s - before.since_s >= stable_s
     return 1 if stable else before.failures + 1
 
 

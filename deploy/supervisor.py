@@ -218,7 +218,7 @@ class Supervisor:
         if in_order:
             self._observed[member] = Observed(since_s=now_s)
             return
-        failures = failures_in_a_row(seen, now_s)
+        failures = failures_in_a_row(seen, now_s, raised=kind == "failed")
         self._observed[member] = Observed(
             phase=Phase.FAILED, since_s=now_s, failures=failures, reason=seen.reason or text
         )

@@ -88,8 +88,10 @@ class View:
 
     def tell(self, event: Event) -> None:
         """Prints what happened, in a line; the rest is in the events."""
-        first, *rest = event.text.splitlines() or [""]
-        self.say(f"{event.kind}: {first}" + (" ..." if rest else ""))
+        first, *rest = f"{event.kind}: {event.text}".splitlines()
+        # Whoever may write events could otherwise move the cursor of those who read them.
+        shown = "".join(letter if letter.isprintable() else "?" for letter in first)
+        self.say(shown + (" ..." if rest else ""))
 
     def note(self, text: str) -> None:
         """A line that stays under the panel; an empty one takes it away."""

@@ -75,10 +75,10 @@ def run(target: str, trials: int, where: Path, seed: int) -> Result:
 
 
 def _kill_actor(fleet: Fleet) -> float:
-    """Until its successor acts."""
-    since = time.monotonic()
+    """Until its successor holds the slot and acts, or has no credit to."""
+    before, since = fleet.lease("actor").incarnation, time.monotonic()
     fleet.kill_role("actor")
-    fleet.until(lambda: fleet.lease("actor").doing == "acting", "acting again")
+    fleet.until(lambda: fleet.lease("actor").incarnation > before, "claimed again")
     return time.monotonic() - since
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from deploy.reconcile import (
     EVALUATOR,
     LEARNER,
+    RAISED_STABLE_S,
     STABLE_S,
     Drain,
     Kill,
@@ -80,9 +81,12 @@ def test_silence_kills_a_wanted_member():
 
 
 def test_failures_in_a_row_forget_a_stable_life():
-    assert failures_in_a_row(Observed(phase=Phase.ALIVE, since_s=0, failures=4), 10.0) == 5
+    unseen = Observed(phase=Phase.ALIVE, since_s=0, failures=4)
+    assert failures_in_a_row(unseen, 10.0, raised=False) == 5
     lived = Observed(phase=Phase.ALIVE, since_s=0, seen_s=STABLE_S, failures=4)
-    assert failures_in_a_row(lived, STABLE_S) == 1
+    assert failures_in_a_row(lived, STABLE_S, raised=False) == 1
+    assert failures_in_a_row(lived, STABLE_S, raised=True) == 5
+    assert failures_in_a_row(lived, RAISED_STABLE_S, raised=True) == 1
 
 
 members = st.sampled_from([LEARNER, EVALUATOR, *(Member("actor", slot) for slot in range(4))])

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import shlex
 import shutil
@@ -22,6 +21,7 @@ import pytest
 import yaml
 
 from deploy.cli import main
+from deploy.head import Head
 from deploy.redis_server import find_server
 from deploy.run_folder import RunFolder
 from tests.deploy import manifests
@@ -114,8 +114,8 @@ class Host:
         assert process.wait(allowed_s) == 0, process.said()
 
     def end(self):
-        if (pid := self.folder.head_pid() if self.folder.exists() else None) is not None:
-            os.kill(pid, signal.SIGTERM)
+        if self.folder.exists():
+            Head(self.folder).stop()
         for process in reversed(self.processes):
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
@@ -181,14 +181,14 @@ def test_a_stop_drains_and_the_same_line_goes_on(host):
     leaver, stayer = host.actors
     leaver.send_signal(signal.SIGTERM)
     host.stop(host.learner, "learner")
-    host.ended(leaver, "actors")
-    assert re.search(LAST_WORD, leaver.said())
     assert host.folder.end().how == "stopped"
     assert not host.healthy("learner")
     before = host.updates()
     host.start(service("learner") + TO_TINY, "learner-again")
     host.until(lambda: host.updates() > before + 3, "went on")
     assert stayer.poll() is None
+    host.ended(leaver, "actors")
+    assert re.search(LAST_WORD, leaver.said())
 
 
 def test_the_job_of_the_manifest_is_one_that_dreamfleet_takes(host):
