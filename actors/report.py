@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from system.clock import Clock, Every
 from system.control.protocol import Control, Event, Lease, ProcessMetrics
 from system.errors import EnvironmentFault, Unavailable
+from system.metrics import STARTED
 
 ROLE = "actor"
 LEASE_HEARTBEATS = 10
@@ -60,6 +61,7 @@ class Reporter:
         self._events: deque[Event] = deque(maxlen=KEPT_EVENTS)
         self._doing = "starting"
         self._faults = dict.fromkeys(FAULT_KINDS, 0)
+        self._started_s = clock.wall()
         self.incarnation = 0
         """Set once the slot is claimed."""
         self.fenced = False
@@ -125,6 +127,7 @@ class Reporter:
         """What the next heartbeat tells."""
         values = {f"actor/faults_{kind}": float(count) for kind, count in self._faults.items()}
         values["actor/faults"] = float(sum(self._faults.values()))
+        values[f"{ROLE}/{STARTED}"] = self._started_s
         for source in self._sources:
             values.update(source())
         return values

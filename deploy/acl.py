@@ -4,7 +4,7 @@
 
     actor      appends Chunks and events, renews its lease and metrics; reads notice, policy, runs
     learner    everything of a run but its Chunks' contents: driver, supervisor, evaluator, commands
-    exporter   reads leases, metrics, wishes, events, runs
+    exporter   reads leases, metrics, wishes, events, runs; writes its totals
     admin      looks at everything and removes it: `dreamfleet runs rm`
 
 Each `Rule` becomes one selector of an ACL file (Redis >= 7, Valkey). Scripts, functions, KEYS,
@@ -51,7 +51,7 @@ METRICS = _slots(_KEYS.metrics("*", 0))
 BARE: dict[Role, str] = {
     "actor": "ping select scan",
     "learner": "ping select scan multi exec discard unwatch",
-    "exporter": "ping select scan",
+    "exporter": "ping select scan info",
     "admin": "ping select scan info",
 }
 """Commands without keys."""
@@ -86,6 +86,7 @@ RULES: dict[Role, list[Rule]] = {
     "exporter": [
         Rule(commands="get mget", keys=[_KEYS.desired, LEASES, METRICS], access="R"),
         Rule(commands="xrevrange", keys=[_KEYS.events], access="R"),
+        Rule(commands="get set", keys=[_KEYS.totals], access="RW"),
         Rule(commands="hget hgetall", keys=[RUNS], access="R"),
     ],
     "admin": [

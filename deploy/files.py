@@ -9,22 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from system.errors import RunError
+from system.files import write_whole
 
 
 def write_json(path: Path, data: dict[str, Any]) -> None:
-    """Replaces a file by one JSON object; see `write_private`."""
-    write_private(path, json.dumps(data, indent=2) + "\n")
-
-
-def write_private(path: Path, text: str) -> None:
-    """Replaces a file by a temporary one that is complete; readable by this user alone."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    """Replaces a file by one JSON object, which this user alone may read."""
+    write_whole(path, (json.dumps(data, indent=2) + "\n").encode())
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -21,10 +21,10 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 from deploy.acl import ROLES, Role, acl_line
-from deploy.files import write_private
 from deploy.place import RedisUrls
 from deploy.redis_server import private_folder
 from system.errors import ConfigError
+from system.files import write_whole
 from system.redis_client import without_password
 
 ENVIRONMENT = "DREAMFLEET_SECRETS"
@@ -52,14 +52,14 @@ def write_secrets(options: argparse.Namespace) -> None:
     lines = ["user default reset off"]
     for role in ROLES:
         password = secrets.token_urlsafe(PASSWORD_BYTES)
-        write_private(_password_path(folder, role), password + "\n")
+        write_whole(_password_path(folder, role), f"{password}\n".encode())
         lines.append(acl_line(role, hashlib.sha256(password.encode()).hexdigest()))
-    write_private(folder / _ACL, "\n".join(lines) + "\n")
+    write_whole(folder / _ACL, ("\n".join(lines) + "\n").encode())
     if tls:
-        write_private(folder / _CA, tls["tls_ca"].read_text())
+        write_whole(folder / _CA, tls["tls_ca"].read_bytes())
     else:
         (folder / _CA).unlink(missing_ok=True)
-    write_private(folder / _CONF, _server_conf(folder, tls))
+    write_whole(folder / _CONF, _server_conf(folder, tls).encode())
     sys.stdout.write(_next_steps(folder, scheme="rediss" if tls else "redis"))
 
 

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 CALLS_AT_ONCE = 8
 """One runs, one drains, and a supervisor that took over asks how it ends."""
+NODE_LABEL = "ray.io/node-id"
+"""Ray gives it to every machine."""
 REASON_S = 1.0
 """How long a reason why a process is pending is kept: each costs Ray two questions [s]."""
 
@@ -40,7 +42,7 @@ class _Running:
 
     handle: Any
     placed: Any
-    """Future: it is on a machine."""
+    """Future: the id of the machine it is on."""
     end: Any
     """Future: its Outcome."""
 
@@ -57,6 +59,7 @@ class RayFleet:
         self._config: FleetConfig = order.record.config.fleet
         self._bound = bound_to_here
         self._running: dict[Member, _Running] = {}
+        self._silent_on: dict[Member, str] = {}
         self._reasons: dict[Member, str] = {}
         self._reasons_due = Every(REASON_S)
         self._asked: tuple[Member, ...] = ()
@@ -95,7 +98,11 @@ class RayFleet:
 
     def kill(self, member: Member) -> None:
         """Ends a process at once; one that is stopped, within some seconds."""
-        self._end(self._running[member].handle)
+        running = self._running[member]
+        if self._is_placed(running):
+            with contextlib.suppress(self._ray.exceptions.RayError):
+                self._silent_on[member] = self._ray.get(running.placed)
+        self._end(running.handle)
 
     def ended(self) -> dict[Member, Outcome]:
         """Processes that ended since the last call."""
@@ -136,7 +143,7 @@ class RayFleet:
 
     def _why_pending(self, member: Member) -> str:
         running = self._running.get(member)
-        if running is not None and self._ray.wait([running.placed], timeout=0)[0]:
+        if running is not None and self._is_placed(running):
             return "starting"
         needs = self._needs(member)
         free, total = self._ray.available_resources(), self._ray.cluster_resources()
@@ -149,9 +156,12 @@ class RayFleet:
                 )
         return "starting: Ray is placing it"
 
+    def _is_placed(self, running: _Running) -> bool:
+        return bool(self._ray.wait([running.placed], timeout=0)[0])
+
     def _note(self, member: Member, handle: Any) -> None:  # noqa: ANN401
         self._running[member] = _Running(
-            handle=handle, placed=handle.__ray_ready__.remote(), end=handle.run.remote()
+            handle=handle, placed=handle.__ray_call__.remote(_its_node), end=handle.run.remote()
         )
 
     def _outcome(self, member: Member) -> Outcome:
@@ -177,8 +187,12 @@ class RayFleet:
         return {"num_cpus": cpus.get(member.role, config.evaluator_cpus), "num_gpus": gpus}
 
     def _placement(self, member: Member) -> dict[str, Any]:
-        here = self._bound or member.role != "actor"
-        return {"scheduling_strategy": on_this_node(self._ray)} if here else {}
+        if self._bound or member.role != "actor":
+            return {"scheduling_strategy": on_this_node(self._ray)}
+        # Ray believes in a machine for a minute after the last answer, and would place it there.
+        if silent_on := self._silent_on.get(member):
+            return {"scheduling_strategy": _rather_not_on(silent_on)}
+        return {}
 
     def _gpus(self) -> int:
         on_cpu = self._order.record.config.learner.device == "cpu"
@@ -208,6 +222,21 @@ def on_this_node(ray: Any) -> Any:  # noqa: ANN401
 
     node_id = ray.get_runtime_context().get_node_id()
     return NodeAffinitySchedulingStrategy(node_id=node_id, soft=False)
+
+
+def _rather_not_on(node_id: str) -> Any:  # noqa: ANN401
+    """Scheduling: another machine than this one, if any has room."""
+    from ray.util.scheduling_strategies import NodeLabelSchedulingStrategy, NotIn
+
+    return NodeLabelSchedulingStrategy(hard={}, soft={NODE_LABEL: NotIn(node_id)})
+
+
+def _its_node(_: Process) -> str:
+    """Runs in a process: the id of its machine."""
+    import ray
+
+    node_id: str = ray.get_runtime_context().get_node_id()
+    return node_id
 
 
 def _process_class(member: Member) -> tuple[type[Process], tuple[int, ...]]:

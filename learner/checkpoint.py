@@ -26,10 +26,11 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from learner.bookmark import Bookmark
-from learner.disk import full_disk_is_named, sync_folder, write_synced
+from learner.disk import full_disk_is_named
 from learner.epochs import Epochs, Takeover
 from learner.sealed import from_sealed, to_sealed
 from system.errors import CheckpointError
+from system.files import sync_folder, write_synced
 from system.types import Snapshot
 
 FORMAT = 2

@@ -27,25 +27,8 @@ def full_disk_is_named(path: Path) -> Iterator[None]:
         raise DiskFull(f"{path}: {error.strerror}; {free} bytes free") from None
 
 
-def write_synced(path: Path, data: bytes) -> None:
-    """Writes a whole new file."""
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def write_all(descriptor: int, data: bytes | bytearray) -> None:
     """`os.write` until all of it is written."""
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(descriptor, rest) :]
-
-
-def sync_folder(path: Path) -> None:
-    """Returns when the names in a folder would survive a crash too."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

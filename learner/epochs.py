@@ -22,9 +22,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from learner.disk import full_disk_is_named, sync_folder, write_synced
+from learner.disk import full_disk_is_named
 from learner.sealed import from_sealed, to_sealed
 from system.errors import Fenced
+from system.files import sync_folder, write_synced
 
 FOLDER = "epochs"
 _NUMBER = re.compile(r"(\d{5,})[-.]")

@@ -16,6 +16,7 @@ from learner.publisher import Standing
 from system.clock import Clock, Every
 from system.control.protocol import Control, Event, Lease, ProcessMetrics
 from system.errors import DiskFull, Unavailable
+from system.metrics import STARTED
 
 LEASE_TTL_S = 10.0
 METRICS_TTL_S = 60.0
@@ -41,6 +42,7 @@ class LearnerReporter:
         self._write, self._beat = Every(metrics_s), Every(HEARTBEAT_S)
         self._values: dict[str, float] = {}
         self._before: tuple[float, int] = (clock.now(), 0)
+        self._started_s = clock.wall()
 
     def tick(
         self,
@@ -120,7 +122,8 @@ class LearnerReporter:
             role="learner", slot=0, incarnation=standing.epoch, who=self._who, doing=doing,
             time_s=time_s,
         )  # fmt: skip
-        metrics = ProcessMetrics(role="learner", slot=0, time_s=time_s, values=self._values)
+        values = self._values | {f"learner/{STARTED}": self._started_s}
+        metrics = ProcessMetrics(role="learner", slot=0, time_s=time_s, values=values)
         try:
             self._control.renew(lease, ttl_s=LEASE_TTL_S)
             self._control.put_metrics(metrics, ttl_s=METRICS_TTL_S)

@@ -18,9 +18,10 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 
-from learner.disk import full_disk_is_named, sync_folder, write_all
+from learner.disk import full_disk_is_named, write_all
 from learner.epochs import Epochs, Takeover, epoch_of
 from learner.segment_format import Damage, Record, SegmentHeader, SlotCursor, scan
+from system.files import sync_folder
 from system.types import EntryId
 
 

@@ -1,4 +1,4 @@
-"""Files that appear whole and synced, or not at all."""
+"""Files that are on the disk when a call returns, and appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -8,24 +8,31 @@ from pathlib import Path
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Writes a temporary file `.NAME.tmp`, syncs it, renames it, syncs the folder.
+    """Replaces a file by a complete one that this user alone may read.
+
+    Writes a temporary file `.NAME.PID.tmp`, syncs it, renames it, syncs the folder.
 
     Raises:
       OSError: the disk is full or broken; then nothing of it is left.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        write_synced(temporary, data)
         temporary.replace(path)
         sync_folder(path.parent)
     except OSError:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
+
+
+def write_synced(path: Path, data: bytes) -> None:
+    """Writes a whole file, in place, for this user alone. Raises OSError."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:

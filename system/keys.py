@@ -74,6 +74,11 @@ class Keys:
         return f"dreamfleet:{_literal(self.run)}:metrics:*"
 
     @property
+    def totals(self) -> str:
+        """String, expiring: what the exporter counted so far, over all lives of every process."""
+        return f"dreamfleet:{self.run}:totals"
+
+    @property
     def events(self) -> str:
         """Stream, bounded: what happened, in plain words."""
         return f"dreamfleet:{self.run}:events"

@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import replace
 
 from system.clock import Clock, SystemClock
-from system.control.protocol import Desired, Event, Lease, ProcessMetrics
+from system.control.protocol import Desired, Event, Lease, ProcessMetrics, Recorded
 
 MAX_EVENTS = 1000
 
@@ -22,7 +22,8 @@ class MemoryControl:
         self._desired = Desired()
         self._leases: dict[tuple[str, int], tuple[float, Lease]] = {}
         self._metrics: dict[tuple[str, int], tuple[float, ProcessMetrics]] = {}
-        self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
+        self._events: deque[Recorded] = deque(maxlen=MAX_EVENTS)
+        self._recorded = 0
 
     def desired(self) -> Desired:
         """The desired fleet; generation 0 if nobody has asked for one."""
@@ -70,12 +71,19 @@ class MemoryControl:
     def record(self, event: Event) -> None:
         """Appends an event; only the newest thousand are kept."""
         with self._lock:
-            self._events.append(event)
+            self._recorded += 1
+            self._events.append(Recorded(cursor=str(self._recorded), event=event))
 
     def events(self, *, last: int = 100) -> list[Event]:
         """The newest events, oldest first."""
         with self._lock:
-            return list(self._events)[max(0, len(self._events) - last) :]
+            kept = list(self._events)[max(0, len(self._events) - last) :]
+            return [one.event for one in kept]
+
+    def events_after(self, cursor: str) -> list[Recorded]:
+        """Every event kept that came after `cursor`, oldest first; empty is before the first."""
+        with self._lock:
+            return [one for one in self._events if int(one.cursor) > int(cursor or 0)]
 
     def close(self) -> None:
         """Nothing to release."""

@@ -53,6 +53,15 @@ class Event:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Recorded:
+    """An event and its place among the others."""
+
+    cursor: str
+    """Greater than that of every event before; to be handed to `events_after`."""
+    event: Event
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ProcessMetrics:
     """The latest numbers of one process."""
 
@@ -107,6 +116,10 @@ class Control(Protocol):
 
     def events(self, *, last: int = 100) -> list[Event]:
         """The newest events, oldest first."""
+        ...
+
+    def events_after(self, cursor: str) -> list[Recorded]:
+        """Every event kept that came after `cursor`, oldest first; empty is before the first."""
         ...
 
     def close(self) -> None:

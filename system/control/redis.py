@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from system.codec import Message, is_count, pack, unpack
 from system.control.memory import MAX_EVENTS, changed
-from system.control.protocol import Desired, Event, Lease, ProcessMetrics
+from system.control.protocol import Desired, Event, Lease, ProcessMetrics, Recorded
 from system.errors import RejectedChunk, Unavailable
 from system.keys import Keys
 from system.log.redis import parse_entry
@@ -100,6 +100,17 @@ class RedisControl:
         """The newest events, oldest first."""
         rows = as_list(self._redis.call("XREVRANGE", self._keys.events, "+", "-", "COUNT", last))
         return _readable(Event, [parse_entry(row)[1] for row in reversed(rows)])
+
+    def events_after(self, cursor: str) -> list[Recorded]:
+        """Every event kept that came after `cursor`, oldest first; empty is before the first."""
+        first = f"({cursor}" if cursor else "-"
+        reply = self._redis.call("XREVRANGE", self._keys.events, "+", first, "COUNT", MAX_EVENTS)
+        rows = [parse_entry(row) for row in reversed(as_list(reply))]
+        return [
+            Recorded(cursor=str(entry_id), event=event)
+            for entry_id, data in rows
+            for event in _readable(Event, [data])
+        ]
 
     def close(self) -> None:
         """Releases the connection."""

@@ -18,7 +18,6 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Protocol
 
 from system.errors import Fenced
@@ -259,8 +258,9 @@ class Spool:
             self._remove(0)
 
     def _set_received(self, count: int) -> None:
-        fresh = islice(self._items, self._num_ever, max(count, self._num_ever))
-        self.retained_bytes += sum(item.num_bytes for item in fresh)
+        # By index: with every append there is one more, far into what is retained.
+        for index in range(self._num_ever, count):
+            self.retained_bytes += self._items[index].num_bytes
         self._num_received = count
         self._num_ever = max(self._num_ever, count)
 

@@ -182,7 +182,7 @@ REFUSED = {
         "SET other:key x", "DEL {learner_lease}", "SET {learner_lease} x",
         "SET {learner_metrics} x", "XTRIM {events} MAXLEN 0", "XREVRANGE {events} + -",
         "HSET {runs} r x", "HDEL {runs} r", "MEMORY USAGE {log}", "INFO", "MULTI",
-        "SET {actor_lease} x GET",
+        "SET {actor_lease} x GET", "SET {totals} x", "GET {totals}",
     ),
     "learner": (
         "XADD {log} 9-9 d x", "DEL {log}", "UNLINK {log}", "SADD {slots} 9", "DEL {learner}",
@@ -192,8 +192,8 @@ REFUSED = {
         "XADD {learner} 9-9 d x", "XADD {log} 9-9 d x", "XADD {policy} 9-9 d x",
         "XADD {events} * d x", "SET {desired} x", "SET {actor_lease} x", "SET {actor_metrics} x",
         "DEL {actor_lease}", "GETRANGE {piece} 0 9", "XREVRANGE {policy} + -",
-        "XREVRANGE {log} + -", "XREVRANGE {learner} + -", "XINFO STREAM {log}", "INFO",
-        "HSET {runs} r x",
+        "XREVRANGE {log} + -", "XREVRANGE {learner} + -", "XINFO STREAM {log}",
+        "HSET {runs} r x", "DEL {totals}", "SET other:key x",
     ),
     "admin": (
         "XADD {learner} 9-9 d x", "XADD {log} 9-9 d x", "XADD {policy} 9-9 d x", "SET {desired} x",
@@ -205,6 +205,7 @@ NAMES = {
     "piece": KEYS.policy_piece("policy", 1, 1, 0), "desired": KEYS.desired, "log": KEYS.log(3),
     "slots": KEYS.slots, "events": KEYS.events, "runs": RUNS,
     "learner_lease": KEYS.lease("learner", 0), "learner_metrics": KEYS.metrics("learner", 0),
+    "totals": KEYS.totals,
     "actor_lease": KEYS.lease("actor", 0), "actor_metrics": KEYS.metrics("actor", 0),
 }  # fmt: skip
 

@@ -137,7 +137,6 @@ def test_a_machine_that_is_cut_off_and_comes_back_costs_nothing(fleet, capsys):
         fleet.until(lambda: not lost & cut.pids, "ended the actors that were cut off", 180)
         ended_s = time.monotonic() - since_s
         fleet.train_on("trained on with all machines")
-        import subprocess
         print("CUT", cut.name, "raylets", [ (n.name, sum(b"raylet/raylet" in Path(f"/proc/{p}/cmdline").read_bytes() for p in n.pids)) for n in fleet.nodes])
         wall0 = time.time() - (time.monotonic() - since_s)
         for e in sorted(fleet.events(), key=lambda e: e.time_s):

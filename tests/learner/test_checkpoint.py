@@ -22,10 +22,10 @@ import torch
 import learner.checkpoint
 from learner.bookmark import Bookmark, FreshCursor
 from learner.checkpoint import Checkpoint, list_checkpoints, load, load_newest, load_policy, save
-from learner.disk import write_synced
 from learner.epochs import Epochs, Takeover
 from learner.sealed import from_sealed, to_sealed
 from system.errors import CheckpointError, DiskFull, Fenced
+from system.files import write_synced
 from tests.learner.disk_for_tests import no_file_larger_than, small_disk
 
 EVERYTHING = Takeover()

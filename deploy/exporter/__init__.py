@@ -1,0 +1,1 @@
+"""`dreamfleet exporter`: what every process of a Redis tells, merged for Prometheus."""
