@@ -125,6 +125,12 @@ def _runs(options: argparse.Namespace) -> None:
     runs(options)
 
 
+def _exporter(options: argparse.Namespace) -> None:
+    from deploy.exporter.serve import exporter
+
+    exporter(options)
+
+
 def _secrets(options: argparse.Namespace) -> None:
     from deploy.secrets import write_secrets
 
@@ -149,6 +155,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "rollback": _rollback,
     "actor": _actor,
     "runs": _runs,
+    "exporter": _exporter,
     "secrets": _secrets,
     "doctor": _doctor,
 }

@@ -44,24 +44,45 @@ def train(options: argparse.Namespace) -> None:
 
 
 def resume(options: argparse.Namespace) -> None:
-    """`dreamfleet resume`: goes on with a run that was stopped."""
-    folder = RunFolder.open(Path.cwd(), options.run)
-    record = folder.record()
-    frames = record.config.frames
-    if options.frames is not None:
-        frames = options.frames
-        check_config(replace(record.config, frames=frames))
+    """`dreamfleet resume`: goes on with a run that was stopped.
+
+    Its folder is here; or, with `--redis` and `--address`, on the head of a Ray cluster.
+    """
+    where = Path.cwd()
+    if options.redis and not RunFolder(where / RUNS / options.run).exists():
+        from deploy.launch import resume_elsewhere
+
+        resume_elsewhere(options)
+        return
+    folder = RunFolder.open(where, options.run)
     if folder.in_use():
         raise RunError(f"run {folder.name!r} is running; look with: dreamfleet status --run "
                        f"{folder.name}")  # fmt: skip
-    if _has_finished(folder, frames):
+    before = folder.record().config
+    config = _reconfigured(before, options)
+    _check_redis(config)
+    if _has_finished(folder, config.frames):
         raise RunError(
-            f"run {folder.name!r} has finished its {frames} frames; train on with: dreamfleet "
-            f"resume --run {folder.name} --frames {2 * frames}"
+            f"run {folder.name!r} has finished its {config.frames} frames; train on with: "
+            f"dreamfleet resume --run {folder.name} --frames {2 * config.frames}"
         )
-    if options.frames is not None:
-        folder.extend(frames)
+    if config != before:
+        folder.reconfigure(config)
     _drive(folder, options, actors=options.actors)
+
+
+def _reconfigured(config: RunConfig, options: argparse.Namespace) -> RunConfig:
+    """With the frame limit and the servers that the options name."""
+    if options.frames is not None:
+        config = replace(config, frames=options.frames)
+    servers = {
+        name: getattr(options, name)
+        for name in ("redis", "redis_data", "secrets")
+        if getattr(options, name) is not None
+    }
+    config = replace(config, fleet=replace(config.fleet, **servers))
+    check_config(config)
+    return config
 
 
 def evaluate_run(options: argparse.Namespace) -> None:

@@ -14,13 +14,15 @@ import argparse
 import asyncio
 import shlex
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 from deploy.compose_config import config_of
+from deploy.target import open_registry
 from system.errors import RunError
 
-END_STATES = ("SUCCEEDED", "FAILED", "STOPPED")
+READY_TIMEOUT_S = 60.0
 
 
 def launch(options: argparse.Namespace) -> None:
@@ -33,16 +35,39 @@ def launch(options: argparse.Namespace) -> None:
     config = config_of(options, Path.cwd())
     options.run = config.run
     folder = options.folder or str(Path.cwd())
-    client = _client(options.address)
-    job = client.submit_job(entrypoint=entrypoint(options, folder))
-    sys.stdout.write(f"job {job}, run {config.run} in {folder} on the head of the cluster\n")
+    _submit(options.address, entrypoint(options, folder), run=config.run, folder=folder)
+
+
+def resume_elsewhere(options: argparse.Namespace) -> None:
+    """Submits `dreamfleet resume` to where the run's folder is, by what its Redis knows.
+
+    Raises:
+      RunError: no such run, or no `--address` to submit to.
+    """
+    entry = open_registry(options, "learner").find(options.run)
+    if options.address is None:
+        raise RunError(
+            f"the folder of run {entry.name!r} is {entry.folder} on {entry.host}: resume it there, "
+            "copy it to ./runs here, or, if that is the head of a Ray cluster, add --address URL"
+        )
+    words = ["dreamfleet", "resume", "--run", entry.name]
+    words += _option("frames", options.frames) + _option("actors", options.actors)
+    folder = str(Path(entry.folder).parents[1])
+    line = f"cd {shlex.quote(folder)} && exec {shlex.join(words)}"
+    _submit(options.address, line, run=entry.name, folder=folder)
+
+
+def _submit(address: str, line: str, *, run: str, folder: str) -> None:
+    client = _client(address)
+    job = _submitted(client, line)
+    sys.stdout.write(f"job {job}, run {run} in {folder} on the head of the cluster\n")
     sys.stdout.flush()
     try:
         asyncio.run(_stream(client, job))
     except KeyboardInterrupt:
         sys.stdout.write(
-            f"the job goes on; stop it on the head: cd {folder} && dreamfleet stop --run "
-            f"{config.run}\n"
+            f"the job goes on; stop it on the head: cd {folder} && dreamfleet stop --run {run}; or "
+            f"from anywhere: dreamfleet stop --run {run} --redis URL\n"
         )
         return
     outcome = str(client.get_job_status(job))
@@ -90,6 +115,21 @@ def _client(address: str) -> Any:  # noqa: ANN401
             f"no Ray cluster answers at {address}: {error}; start one with `ray start --head` and "
             "give its dashboard's URL"
         ) from error
+
+
+def _submitted(client: Any, line: str) -> str:  # noqa: ANN401
+    """The job's id. A head that has just started takes no jobs yet."""
+    deadline_s = time.monotonic() + READY_TIMEOUT_S
+    while True:
+        try:
+            return str(client.submit_job(entrypoint=line))
+        except RuntimeError as error:
+            if "No available agent" not in str(error) or time.monotonic() > deadline_s:
+                raise RunError(
+                    f"the Ray cluster does not take the job: {error} (does another Ray on its head "
+                    "hold port 52365? ray start --dashboard-agent-listen-port)"
+                ) from error
+        time.sleep(1.0)
 
 
 async def _stream(client: Any, job: str) -> None:  # noqa: ANN401

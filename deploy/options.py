@@ -79,6 +79,7 @@ def build_parser() -> Parser:
     _add_operating(commands)
     _add_measuring(commands)
     _add_actor(commands)
+    _add_watching(commands)
     _add_keeping(commands)
     return parser
 
@@ -97,8 +98,7 @@ def _add_training(commands: argparse._SubParsersAction[Parser]) -> None:
     train.add_argument(
         "--print-config", action="store_true", help="print the complete config as JSON and exit"
     )
-    train.add_argument("--resume", action="store_true",
-                       help="go on with the run if it exists (a service that starts again)")  # fmt: skip
+    train.add_argument("--resume", action="store_true", help="go on with the run if it exists")
     _detach_option(train)
     launch = _add(commands, "launch", "submit `train` to a Ray cluster, stream its log")
     launch.add_argument("--address", required=True, metavar="URL",
@@ -166,6 +166,11 @@ def _add_operating(commands: argparse._SubParsersAction[Parser]) -> None:
     _found_options(stop)
     resume = _add(commands, "resume", "go on with a run that was stopped")
     _run_option(resume)
+    resume.add_argument("--redis", metavar="URL", help="a server that has moved, or of a run "
+                        "whose folder is elsewhere (then with --address)")  # fmt: skip
+    resume.add_argument("--redis-data", metavar="URL", help="its second server, for the Chunks")
+    resume.add_argument("--secrets", metavar="DIR", help="passwords of the server")
+    resume.add_argument("--address", metavar="URL", help="of Ray, if its head has the folder")
     resume.add_argument("--frames", type=_count, metavar="N", help="move the frame limit")
     resume.add_argument("--actors", type=_count, metavar="N", help="acting processes from now on")
     _detach_option(resume)
@@ -203,6 +208,18 @@ def _add_actor(commands: argparse._SubParsersAction[Parser]) -> None:
     add("--spool-bytes", type=_count, default=1024**3, metavar="N", help="its size, default 1 GiB")
     add("--when-full", choices=("pause", "thin"), default="pause",
         help="pause between episodes (default), or thin: drop the oldest unsent")  # fmt: skip
+
+
+def _add_watching(commands: argparse._SubParsersAction[Parser]) -> None:
+    exporter = _add(commands, "exporter", "what the processes of a Redis tell, for Prometheus")
+    add = exporter.add_argument
+    add("--redis", required=True, metavar="URL", help="of the runs")
+    add("--redis-data", metavar="URL", help="their data server, to watch its memory too")
+    add("--secrets", metavar="DIR", help="with exporter.password, from `dreamfleet secrets`")
+    add("--run", metavar="NAME", help="name of the only run to show (default: all)")
+    add("--host", default="127.0.0.1", metavar="ADDRESS", help="to listen on, default 127.0.0.1")
+    add("--port", type=_count, default=9464, metavar="N", help="default 9464")
+    add("--token-file", metavar="FILE", help="with the secret that whoever asks must show")
 
 
 def _add_keeping(commands: argparse._SubParsersAction[Parser]) -> None:

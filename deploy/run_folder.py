@@ -21,7 +21,7 @@ import re
 import secrets
 import socket
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -161,12 +161,10 @@ class RunFolder:
                 f"{self._config_path} (dreamfleet {data.get('dreamfleet')}): {error}"
             ) from error
 
-    def extend(self, frames: int) -> None:
-        """Moves the frame limit of an existing run."""
+    def reconfigure(self, config: RunConfig) -> None:
+        """Moves the frame limit or the servers of an existing run."""
         data = read_json(self._config_path)
-        record = self.record()
-        data["config"] = to_json(replace(record.config, frames=frames))
-        write_json(self._config_path, data)
+        write_json(self._config_path, {**data, "config": to_json(config)})
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

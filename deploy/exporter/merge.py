@@ -32,7 +32,7 @@ class Place(NamedTuple):
 class Look:
     """What one read of a run's control found."""
 
-    desired: Desired = Desired()
+    desired: Desired = field(default_factory=Desired)
     leases: list[Lease] = field(default_factory=list)
     metrics: list[ProcessMetrics] = field(default_factory=list)
     events: list[Recorded] = field(default_factory=list)
@@ -151,9 +151,7 @@ class RunMerge:
         started_s = metrics.values.get(f"{metrics.role}/{STARTED}", 0.0)
         life = started_s if math.isfinite(started_s) else 0.0
         process.totals.see(life, counts_of(metrics.values))
-        process.gauges |= {
-            key: value for key, value in metrics.values.items() if key in MEASURED
-        }
+        process.gauges |= {key: value for key, value in metrics.values.items() if key in MEASURED}
         if process.last_seen_s is None:
             process.last_seen_s = min(metrics.time_s, now_s)
 

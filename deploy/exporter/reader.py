@@ -2,8 +2,8 @@
 
 ::
 
-    every second:  registry -> runs -> leases, snapshots, wish, new events -> RunMerge -> totals saved
-    a scrape:      reader.reading                 what was saved before it is shown
+    every second:  registry -> leases, snapshots, wish, new events -> RunMerge -> totals saved
+    a scrape:      reader.reading, without waiting
 
 Totals are written to Redis before they are shown: an exporter that is killed and starts again never
 shows less. What is lost: with a wiped Redis the totals, if the exporter dies too; counts of a life
@@ -74,7 +74,7 @@ class _Run:
         self.key = Keys(run_id).totals
         self.merge: RunMerge | None = None
         self.saved = b""
-        self.rest = Every(REST_S)
+        self.rest, self.save_again = Every(REST_S), Every(REST_S)
 
 
 class Reader:
@@ -102,6 +102,7 @@ class Reader:
         )
         self._registry = Registry(urls.control)
         self._list_due = Every(LIST_S)
+        self._listed: dict[str, RunEntry] = {}
         self._entries: dict[str, RunEntry] = {}
         self._runs: dict[str, _Run] = {}
         self._views: dict[str, RunView] = {}
@@ -114,8 +115,7 @@ class Reader:
         trouble, read_s = "", self.reading.read_s
         try:
             self._list()
-            for run_id in self._entries:
-                self._look(run_id)
+            trouble = "; ".join(filter(None, map(self._looked, self._entries)))
             read_s = self._clock.wall()
         except DreamfleetError as error:
             trouble = str(error)
@@ -140,13 +140,23 @@ class Reader:
         if not self._list_due(self._clock.now()):
             return
         entries = [entry for entry in self._registry.entries() if self._is_wanted(entry)]
-        self._entries = {entry.run_id: entry for entry in entries[-MAX_RUNS:]}
+        self._listed = {entry.run_id: entry for entry in entries[-MAX_RUNS:]}
+        # A wiped store has forgotten its runs until their supervisors speak: we have not.
+        living = {run_id: self._entries[run_id] for run_id in self._views}
+        self._entries = self._listed | living
         for run_id in set(self._runs) - set(self._entries):
             self._runs.pop(run_id).control.close()
-            self._views.pop(run_id, None)
 
     def _is_wanted(self, entry: RunEntry) -> bool:
         return self._name is None or self._name in (entry.name, entry.run_id)
+
+    def _looked(self, run_id: str) -> str:
+        """Looks at one run; what is wrong with it must not hide the others."""
+        try:
+            self._look(run_id)
+        except RejectedChunk as error:
+            return f"{run_id}: {error}"
+        return ""
 
     def _look(self, run_id: str) -> None:
         run = self._runs.setdefault(run_id, _Run(self._urls.control, run_id))
@@ -166,7 +176,8 @@ class Reader:
         if run.merge.at_rest:
             self._views.pop(run_id, None)
             return
-        self._save(run)
+        if run_id in self._listed:  # else somebody has just freed all it held
+            self._save(run)
         self._views[run_id] = run.merge.view()
 
     def _restored(self, key: str) -> tuple[RunMerge, bytes]:
@@ -180,7 +191,8 @@ class Reader:
         """A full server, or an older user without this right, costs only what is kept."""
         assert run.merge is not None
         data = saved.encode(run.merge)
-        if data == run.saved:
+        again = run.save_again(self._clock.now())  # a wiped store has forgotten them
+        if data == run.saved and not again:
             return
         try:
             self._redis.call("SET", run.key, data, "PX", SAVED_MS)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Collection
+
 from deploy.exporter.merge import MAX_PROCESSES, Place, RunMerge
 from deploy.exporter.totals import KEPT_LIVES, Counts, Totals
 from system.errors import RejectedChunk
@@ -49,7 +52,7 @@ def decode(data: bytes) -> RunMerge:
 
 def _place(name: str) -> Place:
     role, _, slot = name.partition(":")
-    if role not in ROLES or not slot.isascii() or not is_count(int(slot)):
+    if role not in ROLES or not slot.isascii() or not slot.isdigit() or not is_count(int(slot)):
         raise ValueError(name)
     return Place(role, int(slot))
 
@@ -62,14 +65,15 @@ def _totals(row: object) -> Totals:
     totals.starts = int(str(message["starts"]))
     totals.base = _counts(message["base"], COUNTED)
     totals.lives = {float(life): _counts(counts, COUNTED) for life, counts in lives.items()}
+    if not all(map(math.isfinite, totals.lives)):
+        raise RejectedChunk("value", "lives that cannot be")
     return totals
 
 
-def _counts(value: object, known: object) -> Counts:
+def _counts(value: object, known: Collection[str]) -> Counts:
     """A map of counts. A name that this version does not know is left out."""
     if not isinstance(value, dict) or not all(is_count(count) for count in value.values()):
         raise RejectedChunk("value", "counts that cannot be")
-    assert isinstance(known, tuple | dict)
     return {key: count for key, count in value.items() if key in known}
 
 

@@ -25,7 +25,7 @@ SURFACE = {
     "status": "--help --json --redis --run --secrets --watch",
     "scale": "--help --redis --run --secrets --timeout --wait actors",
     "stop": "--help --redis --run --secrets",
-    "resume": "--actors --detach --frames --help --run",
+    "resume": "--actors --address --detach --frames --help --redis --redis-data --run --secrets",
     "evaluate": "--episodes --help --json --redis --run --secrets --seed",
     "promote": "--help --redis --run --secrets --version",
     "rollback": "--help --redis --run --secrets",

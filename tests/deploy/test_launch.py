@@ -8,12 +8,17 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from deploy.launch import entrypoint
 from deploy.options import build_parser
+from deploy.redis_server import EmbeddedRedis
+from deploy.registry import Registry
+from deploy.run_entry import RunEntry
+from deploy.run_folder import RunFolder
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,7 +35,8 @@ def test_the_job_runs_train_with_the_same_options():
     words = shlex.split(command)
     assert words[:2] == ["dreamfleet", "train"]
     again = vars(build_parser().parse_all(words[1:]))
-    wanted = {**vars(options), "command": "train", "print_config": False}
+    wanted = {**vars(options), "command": "train", "print_config": False, "detach": False,
+              "resume": False}  # fmt: skip
     assert again == {key: wanted[key] for key in again}
 
 
@@ -62,6 +68,7 @@ def test_a_job_on_a_real_cluster(tmp_path):
     ray = str(programs / "ray")
     head = [ray, "start", "--head", "--node-ip-address=127.0.0.1", "--port=26379",
             "--dashboard-port=28265", "--num-cpus=2", "--include-dashboard=true",
+            "--dashboard-agent-listen-port=28266",
             f"--temp-dir=/tmp/ray-{os.getpid()}"]  # fmt: skip
     process = subprocess.Popen(
         [*head, "--block"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -83,9 +90,33 @@ def test_a_job_on_a_real_cluster(tmp_path):
         assert "run job in" in done.stdout
         assert "dreamfleet evaluate --run job" in done.stdout
         assert (tmp_path / "runs/job/curve.png").exists()
+        resume_from_elsewhere(tmp_path, environment)
     finally:
         process.terminate()  # with --block it takes its own processes along, and no others
         process.wait(60)
+
+
+def resume_from_elsewhere(where, environment):
+    """The run's own server is gone with it: one of our own, which the folder is told of."""
+    server = EmbeddedRedis(where / "server", max_memory_bytes=256 * 1024**2)
+    server.start()
+    try:
+        here, away = RunFolder(where / "runs/job"), where / "away"
+        away.mkdir()
+        Registry(server.url).put(RunEntry.of(here))
+        config = here.record().config
+        here.reconfigure(replace(config, fleet=replace(config.fleet, redis=server.url)))
+        line = (
+            f"resume --run job --frames 250 --redis {server.url} --address http://127.0.0.1:28265"
+        )
+        done = subprocess.run(
+            [sys.executable, "-m", "deploy.cli", *line.split()], cwd=away, env=environment,
+            capture_output=True, text=True, timeout=200, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert max(line["frames"] for line in here.metrics()) >= 250
+    finally:
+        server.stop()
 
 
 def wait_for_port(port):

@@ -175,6 +175,14 @@ def test_stop_returns_when_the_run_has_ended(capsys, url, remote):
     assert remote.registry.find("small").ended == "stopped"
 
 
+def test_resume_of_a_folder_elsewhere_says_where_it_is(capsys, url, remote):
+    remote.end()
+    code, _, err = run(capsys, "resume", "--run", "small", "--redis", url)
+    assert code == 2
+    assert f"is {remote.folder.path} on {remote.entry.host}: resume it there" in err
+    assert "add --address URL" in err
+
+
 def test_evaluate_by_the_url_alone(capsys, url, remote):
     said = complaint(capsys, "evaluate", "--run", "small", "--redis", url)
     assert "has broadcast no policy that is still in" in said

@@ -8,6 +8,7 @@ import os
 import re
 import stat
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -94,7 +95,7 @@ def test_a_config_of_another_version_is_named(folder):
 
 
 def test_the_frame_limit_can_move(folder):
-    folder.extend(900)
+    folder.reconfigure(replace(folder.record().config, frames=900))
     assert folder.record().config.frames == 900
 
 

@@ -1,0 +1,145 @@
+"""The catalogue: every number of every process is in it, and nobody names what is not."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from actors.report import FAULT_KINDS
+from deploy.local import LocalRun
+from deploy.run_folder import RunFolder
+from system.metrics import CATALOGUE, COUNTED, EVENT_KINDS, LEFT_OUT, MEASURED, METRICS, ROLES
+from tests.deploy.configs_for_tests import SPEC, small
+
+ROOT = Path(__file__).parents[2]
+RULES = ROOT / "deploy/prometheus/rules.yml"
+DASHBOARDS = sorted((ROOT / "deploy/grafana/dashboards").glob("*.json"))
+NAMING = [
+    RULES, ROOT / "deploy/prometheus/tests.yml", *DASHBOARDS, ROOT / "README.md",
+    ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md")),
+]  # fmt: skip
+NAME = re.compile(r"\bdreamfleet_[a-z0-9_]+")
+SOURCES = [path for part in ("actors", "learner", "deploy") for path in (ROOT / part).rglob("*.py")]
+
+
+def named(text):
+    """Metrics, not the rules that `level:metric:operations` records."""
+    return set(NAME.findall(re.sub(r"\b\w+:dreamfleet_\w+:\w+", "", text)))
+
+
+@pytest.mark.parametrize("path", NAMING, ids=lambda path: path.name)
+def test_nobody_names_a_metric_that_does_not_exist(path):
+    assert named(path.read_text()) <= set(METRICS)
+
+
+def test_rules_and_panels_do_name_metrics():
+    for path in (RULES, *DASHBOARDS):
+        assert len(named(path.read_text())) > 10
+    assert named("x:dreamfleet_a:sum / dreamfleet_b{c='d'} # dreamfleet_e") == {
+        "dreamfleet_b", "dreamfleet_e",
+    }  # fmt: skip
+
+
+def test_every_recorded_rule_that_is_used_exists():
+    groups = yaml.safe_load(RULES.read_text())["groups"]
+    recorded = {rule["record"] for group in groups for rule in group["rules"] if "record" in rule}
+    for path in NAMING:
+        assert set(re.findall(r"\brun:dreamfleet_\w+:\w+", path.read_text())) <= recorded
+
+
+def test_names_are_by_the_book():
+    assert len(METRICS) == len(CATALOGUE)
+    for metric in CATALOGUE:
+        assert re.fullmatch(r"dreamfleet_[a-z][a-z0-9_]*[a-z0-9]", metric.name)
+        assert metric.name.endswith("_total") == (metric.kind == "counter")
+        assert metric.name.endswith("_info") == (metric.kind == "info")
+        assert not re.search(r"_(s|ms|bytes_total_bytes|percent|kb|mb)(_total)?$", metric.name)
+        assert metric.help.endswith(".")
+        assert not metric.resumes or metric.kind == "counter"
+        for source in metric.sources:
+            assert sorted(source.labels) == metric.labels
+            assert source.role in ROLES
+    keys = [source.key for metric in CATALOGUE for source in metric.sources]
+    assert len(keys) == len(set(keys)) == len(COUNTED | MEASURED)
+
+
+def test_every_number_of_every_process_is_shown_or_left_out_on_purpose(tmp_path):
+    folder = RunFolder.create(tmp_path, small(frames=400), SPEC)
+    run = LocalRun(folder.record(), folder.path)
+    while not run.finished:
+        run.turn()
+    run.learner.close()
+    run.evaluator.finish()
+    snapshots = {one.role: one.values for one in run.place.control.metrics()}
+    assert sorted(snapshots) == ["actor", "evaluator", "learner"]
+    told = {key for values in snapshots.values() for key in values}
+    assert told - set(COUNTED | MEASURED) <= set(LEFT_OUT)
+    # And the other way round: what is shown is told, but for what never happened here.
+    rare = re.compile(
+        r"actor/(chunks_(thinned|damaged)|share_starting|policy_age_s)|"
+        r"replay/chunks_(rejected_.*|gaps)"
+    )
+    missing = {key for key in COUNTED | MEASURED if key not in told and not rare.fullmatch(key)}
+    assert missing == set()
+    for role, values in snapshots.items():
+        assert role == "evaluator" or values[f"{role}/started_s"] > 1e9
+    run.actors[0].close()
+    run.evaluator.close()
+
+
+def test_what_is_counted_by_a_word_has_every_word():
+    faults = METRICS["dreamfleet_environment_faults_total"]
+    assert {source.labels["kind"] for source in faults.sources} == set(FAULT_KINDS)
+    said = set()
+    for path in SOURCES:
+        said |= set(re.findall(r"event\(\s*\"([a-z_]+)\"", path.read_text()))
+        said |= set(re.findall(r"_tell\(\s*\"(?:redis)\", 0, \"([a-z_]+)\"", path.read_text()))
+        said |= set(re.findall(r"kind=\"(actor_[a-z_]+)\"", path.read_text()))
+    assert len(said) > 15
+    assert said <= set(EVENT_KINDS)
+    for role in ("actor", "learner", "evaluator"):
+        assert {f"{role}_{what}" for what in ("died", "killed", "pending", "restarted")} <= set(
+            EVENT_KINDS
+        )
+    assert {f"environment_{kind}" for kind in FAULT_KINDS} <= set(EVENT_KINDS)
+
+
+@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.name)
+def test_dashboards_follow_grafanas_conventions(path):
+    board = json.loads(path.read_text())
+    assert board["uid"] == path.stem
+    assert board["version"] >= 1
+    assert "id" not in board
+    datasources = yaml.safe_load(
+        (ROOT / "deploy/grafana/provisioning/datasources/prometheus.yaml").read_text()
+    )["datasources"]
+    uids = {source["uid"] for source in datasources}
+    panels = [panel for panel in board["panels"] if panel["type"] != "row"]
+    assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
+    for panel in panels:
+        assert panel["datasource"]["uid"] in uids
+        assert panel["fieldConfig"]["defaults"]["unit"]
+        assert panel["targets"]
+        assert all(target["datasource"]["uid"] in uids for target in panel["targets"])
+    _do_not_overlap(board["panels"])
+    variables = {variable["name"] for variable in board["templating"]["list"]}
+    used = set(re.findall(r"\$([a-z]+)\b", json.dumps([panel["targets"] for panel in panels])))
+    assert used == variables
+
+
+def _do_not_overlap(panels):
+    taken = set()
+    for panel in panels:
+        at = panel["gridPos"]
+        cells = {
+            (x, y)
+            for x in range(at["x"], at["x"] + at["w"])
+            for y in range(at["y"], at["y"] + at["h"])
+        }
+        assert not cells & taken
+        assert at["x"] + at["w"] <= 24
+        taken |= cells
