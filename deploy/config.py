@@ -20,6 +20,7 @@ from learner.config import LearnerConfig
 from system.channel.protocol import KEPT_BROADCASTS, KEPT_PROMOTIONS
 from system.chunk_check import expected_columns
 from system.config import ModelConfig, ReplayConfig, require_not_negative, require_positive
+from system.control.protocol import FIRST_OWN_SLOT
 from system.errors import ConfigError
 from system.redis_client import without_password
 from system.specs import EnvSpec
@@ -92,8 +93,8 @@ class FleetConfig:
     """The same for the evaluator [CPU]."""
 
     def __post_init__(self) -> None:
-        if self.actors < 0:
-            raise ConfigError(f"fleet.actors={self.actors} must be 0 or more")
+        if not 0 <= self.actors <= FIRST_OWN_SLOT:
+            raise ConfigError(f"fleet.actors={self.actors} must lie in 0..{FIRST_OWN_SLOT}")
         for name in ("redis_data", "secrets"):
             if getattr(self, name) and not self.redis:
                 raise ConfigError(

@@ -50,6 +50,21 @@ def drive(
     if end is None:
         _say_next(console, folder, ("status --watch", "see how it goes"), ("stop", "end it"))
         return False
+    return _finished(folder, record, console, end)
+
+
+def watch(folder: RunFolder, console: Console) -> bool:
+    """Watches a run that another terminal started; see `drive`."""
+    record = folder.record()
+    say(console, f"run {folder.name} in {folder.path} goes on")
+    try:
+        end = Watch(folder, record, console).until_end()
+    except Detached:
+        return False
+    return _finished(folder, record, console, end)
+
+
+def _finished(folder: RunFolder, record: RunRecord, console: Console, end: End) -> bool:
     if end.how == "failed":
         raise UserError(end.text)
     _farewell(folder, record, console, finished=end.how == "finished")

@@ -26,6 +26,7 @@ from deploy.run_folder import RunRecord
 from system.clock import Every
 from system.control.protocol import Event, Lease, ProcessMetrics
 from system.errors import RejectedChunk, Unavailable
+from system.metrics import STARTED
 from system.models.agent import model_digest
 from system.specs import EnvSpec
 from system.tick import Progress, Wait
@@ -127,6 +128,7 @@ class Evaluator:
         )  # fmt: skip
         self._seen = (0, 0)
         self._interrupted = False
+        self._started_s = place.clock.wall()
 
     def tick(self) -> Progress | Wait:
         """Measures a policy if one is due. Raises EnvironmentFault, see the environment."""
@@ -207,13 +209,10 @@ class Evaluator:
             "updates": snapshot.update,
         }
         append_line(self._path, {**facts, **values})
-        try:
-            self._control.put_metrics(
-                ProcessMetrics(role=ROLE, slot=0, time_s=self._clock.wall(), values=values),
-                ttl_s=METRICS_TTL_S,
-            )
-        except Unavailable:
-            return
+        values[f"{ROLE}/{STARTED}"] = self._started_s
+        metrics = ProcessMetrics(role=ROLE, slot=0, time_s=self._clock.wall(), values=values)
+        with contextlib.suppress(Unavailable):
+            self._control.put_metrics(metrics, ttl_s=METRICS_TTL_S)
 
     def _event(self, kind: str, text: str) -> None:
         event = Event(time_s=self._clock.wall(), role=ROLE, slot=0, kind=kind, text=text)

@@ -44,9 +44,9 @@ class FileLock:
 
     def is_held(self) -> bool:
         """Whether somebody holds it at this moment."""
-        with self.path.open("a") as file:
+        with contextlib.suppress(FileNotFoundError), self.path.open() as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except OSError:
                 return True
-            return False
+        return False

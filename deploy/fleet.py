@@ -63,6 +63,10 @@ class Fleet(Protocol):
         """Processes that ended since the last call."""
         ...
 
+    def placed(self, member: Member) -> bool:
+        """Whether a started process has a place on a machine."""
+        ...
+
     def why_pending(self, member: Member) -> str:
         """Why a started process shows no sign of life yet."""
         ...

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from deploy.acl import Role
-from deploy.options import Parser
+from deploy.parser import Parser
 from deploy.place import RedisUrls
 from deploy.registry import Registry
 from deploy.run_folder import RUNS, RunFolder, list_runs

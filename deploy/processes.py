@@ -6,6 +6,7 @@ Plain Python: `deploy/topology.py` wraps these classes as Ray actors. `run` live
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import os
 import sys
@@ -18,18 +19,21 @@ import torch
 
 from actors.actor import Actor
 from actors.stacks import StackWatch
+from deploy.evaluator import Interrupted
 from deploy.fleet import Order, Outcome
 from deploy.parts import build_actor, build_evaluator, build_learner
 from deploy.place import Place
 from deploy.reconcile import EVALUATOR, LEARNER, Member
+from learner.learner import Learner
 from system.clock import Every
-from system.errors import DiskFull, Fenced, UserError
+from system.errors import DiskFull, Fenced, Unavailable, UserError
 from system.tick import Progress, Wait
 
 ACTOR_NICENESS = 5
 """Actors and evaluation yield to the learner, which is what all wait for."""
 DRAIN_TURN_S = 0.01
 PET_S = 1.0
+WAITER_LOOK_S = 1.0
 STUCK_SHARE = 0.8
 """Of the time after which a silent process is killed: then it writes down where it is."""
 SETTLE_S = 2.0
@@ -52,15 +56,20 @@ class Process:
         self._pet_due = Every(PET_S)
         self._draining, self._over = threading.Event(), threading.Event()
         self._final = False
-        self._first = threading.Lock()
+        self._lock, self._calls = threading.Lock(), 0
         self._outcome = Outcome(kind="failed", text="it has not run")
 
     def run(self) -> Outcome:
         """Works until drained; called again, waits for the same end."""
-        if self._first.acquire(blocking=False):
+        with self._lock:
+            self._calls += 1
+            call = self._calls
+        if call == 1:
             self._outcome = self._guarded()
             self._over.set()
-        self._over.wait()
+        # Whoever asked before is dead: a thread of theirs each would use up those for `drain`.
+        while not self._over.wait(WAITER_LOOK_S) and call == self._calls:
+            pass
         return self._outcome
 
     def drain(self, *, final: bool) -> None:
@@ -142,11 +151,23 @@ class LearnerProcess(Process):
 
     def _work(self) -> Outcome:
         place = self._order.place("learner")
-        learner = build_learner(self._order.record, Path(self._order.folder), place)
+        learner = self._built(place)
+        if learner is None:
+            return Outcome(kind="drained")
         while not (self._draining.is_set() or learner.finished):
             self._turned(learner.tick(), place)
         learner.close()
         return Outcome(kind="finished" if learner.finished else "drained")
+
+    def _built(self, place: Place) -> Learner | None:
+        """Restored, and with an epoch of its own: this needs Redis. None if drained before."""
+        while not self._draining.is_set():
+            try:
+                return build_learner(self._order.record, Path(self._order.folder), place)
+            except Unavailable as error:
+                sys.stderr.write(f"waiting for Redis: {error}\n")
+                self._turned(Wait("redis", 1.0), place)
+        return None
 
 
 class EvaluatorProcess(Process):
@@ -158,8 +179,10 @@ class EvaluatorProcess(Process):
 
     def drain(self, *, final: bool) -> None:
         """Asks it to exit; with `final`, after it has measured the last policy."""
-        # Before `set`: the last evaluation, which follows it, must not be the one interrupted.
-        self._interrupt()
+        # Before `set`: the last evaluation, which follows it, must not be the one interrupted; nor
+        # by a supervisor that takes over and asks once more.
+        if not (final and self._draining.is_set()):
+            self._interrupt()
         super().drain(final=final)
 
     def _work(self) -> Outcome:
@@ -172,7 +195,8 @@ class EvaluatorProcess(Process):
             while not self._draining.is_set():
                 self._turned(evaluator.tick(), place)
             if self._final:
-                evaluator.finish()
+                with contextlib.suppress(Interrupted):
+                    evaluator.finish()
         finally:
             evaluator.close()
         return Outcome(kind="drained")

@@ -14,9 +14,11 @@ Not wanted and alive: drain it, then kill it when its grace is over.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import Enum
 from typing import NamedTuple, TypeAlias
+
+from deploy.config import FleetConfig
 
 KILL_AGAIN_S = 20.0
 """How long an end may take to be confirmed before the kill is repeated [s]."""
@@ -65,6 +67,8 @@ class Observed:
     phase: Phase = Phase.ABSENT
     since_s: float = 0.0
     """When this phase began."""
+    placed_s: float | None = None
+    """Since when it has a place on a machine; None while it waits for one."""
     seen_s: float | None = None
     """Last sign of life of this incarnation; None before the first."""
     failures: int = 0
@@ -103,6 +107,11 @@ class Rules:
     grace_s: float
     backoff_first_s: float
     backoff_longest_s: float
+
+    @classmethod
+    def of(cls, config: FleetConfig) -> Rules:
+        """As configured."""
+        return cls(**{field.name: getattr(config, field.name) for field in fields(cls)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,8 +194,10 @@ def _when_overdue(member: Member, seen: Observed, now_s: float, rules: Rules) ->
 
 def _silence(seen: Observed, now_s: float, rules: Rules) -> str:
     """Why a member that should show signs of life is taken for lost; empty if it is not."""
+    if seen.placed_s is None and seen.seen_s is None:
+        return ""  # waiting for room is no silence
     if seen.seen_s is None:
-        silent_s, limit_s = now_s - seen.since_s, rules.start_after_s
+        silent_s, limit_s = now_s - (seen.placed_s or 0.0), rules.start_after_s
     else:
         silent_s, limit_s = now_s - seen.seen_s, rules.lost_after_s
     return f"no sign of life for {silent_s:.0f} s" if silent_s > limit_s else ""

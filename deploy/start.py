@@ -19,9 +19,10 @@ from deploy.ray_session import Cluster, cluster_of_environment, joined
 from deploy.redis_server import EmbeddedRedis
 from deploy.run_folder import RunFolder, RunRecord
 from deploy.secrets import role_urls
-from deploy.supervise import start_supervisor
+from deploy.supervise import refuse_supervised, start_supervisor
 from deploy.topology import check_cluster
 from system.control.protocol import Control
+from system.errors import ConfigError
 from system.redis_client import ping
 
 
@@ -44,6 +45,7 @@ def start_fleet(
     with folder.starting(), _redis(folder, fleet, say) as urls, _cluster(folder, say) as cluster:
         order = _order(folder, record, urls)
         with joined(cluster, record.run_id) as ray:
+            refuse_supervised(ray, folder)
             check_cluster(folder, urls.control)
             with contextlib.closing(order.place("learner").control) as control:
                 _wish(control, record, actors)
@@ -60,12 +62,14 @@ def _redis(
         yield urls
         return
     server = EmbeddedRedis(folder.redis_path, max_memory_bytes=fleet.redis_memory_bytes)
+    was_there = server.alive()
     say("starting the embedded Redis ...")
     server.start()
     try:
         yield RedisUrls(control=server.url)
     except BaseException:
-        server.stop()
+        if not was_there:
+            server.stop()
         raise
 
 
@@ -90,8 +94,12 @@ def _order(folder: RunFolder, record: RunRecord, urls: RedisUrls) -> Order:
     learner = role_urls(urls, "learner", fleet.secrets)
     for url in {learner.control, learner.data}:
         ping(url)
-    # A learner among actors started by hand need not hold their password.
-    actor = role_urls(urls, "actor", fleet.secrets) if fleet.actors else urls
+    try:
+        actor = role_urls(urls, "actor", fleet.secrets)
+    except ConfigError:  # a learner among actors started by hand need not hold their password
+        if fleet.actors:
+            raise
+        actor = urls
     return Order(record=record, folder=str(folder.path), redis=learner, actor_redis=actor)
 
 

@@ -21,19 +21,17 @@ from deploy.fleet import Order, SupervisorSeams
 from deploy.head import Head
 from deploy.place import who
 from deploy.ray_session import cluster_of_environment, joined
-from deploy.reconcile import Member
+from deploy.reconcile import Member, Rules
 from deploy.redis_server import EmbeddedRedis
 from deploy.registry import Registry, RunEntry
 from deploy.run_folder import End, RunFolder
-from deploy.supervisor import Supervisor, rules_of
-from deploy.topology import CALLS_AT_ONCE, RayFleet, on_this_node
+from deploy.supervisor import Supervisor
+from deploy.topology import CALLS_AT_ONCE, SUPERVISOR, RayFleet, on_this_node
 from system.clock import Every
-from system.errors import RunError, Unavailable
+from system.errors import RejectedChunk, RunError, Unavailable, UserError
 
-NAME = "supervisor"
 TURN_S = 0.1
 READY_TIMEOUT_S = 60.0
-LOCK_TIMEOUT_S = 20.0
 RESTART_PAUSE_S = 1.0
 REGISTER_S = 10.0
 
@@ -71,12 +69,13 @@ class SupervisorProcess:
 
     def _run(self) -> None:
         try:
-            with self._folder.locked():
-                self._ready.set()
-                self._folder.write_end(self._supervise())
-        except RunError as error:  # somebody else drives the run
-            self._refused = str(error)
-            self._ready.set()
+            with contextlib.ExitStack() as stack:
+                try:
+                    stack.enter_context(self._folder.locked())
+                except RunError as error:  # somebody else drives the run
+                    self._refuse(str(error))
+                    return
+                self._folder.write_end(self._until_end())
         except BaseException:  # noqa: BLE001 - whatever it was, the next one goes on
             with (self._folder.log_path / "supervisor.log").open("a") as log:
                 traceback.print_exc(file=log)
@@ -84,20 +83,37 @@ class SupervisorProcess:
             os._exit(1)  # Ray starts it again; it adopts what runs
         self._leave()
 
-    def _supervise(self) -> End:
+    def _refuse(self, text: str) -> None:
+        """Tells the terminal that asks; a later life has no terminal, and tries again."""
+        import ray
+
+        if ray.get_runtime_context().was_current_actor_reconstructed:
+            raise RunError(text)
+        self._refused = text
+        self._ready.set()
+
+    def _until_end(self) -> End:
+        fleet = RayFleet(self._order, bound_to_here=self._embedded)
+        try:
+            return self._supervise(fleet)
+        except (UserError, RejectedChunk) as error:  # wrong credentials, a wish nobody can read
+            fleet.close()
+            return End(how="failed", text=str(error))
+
+    def _supervise(self, fleet: RayFleet) -> End:
         order, config = self._order, self._order.record.config
         place = order.place("learner")
         server = self._server()
         self._folder.write_control(
             "ray", order.redis.control, place.clock.wall(), redis_data=order.redis.data
         )
-        fleet = RayFleet(order, bound_to_here=self._embedded)
+        self._ready.set()
         seams = SupervisorSeams(
             fleet=fleet, control=place.control, clock=place.clock, server=server
         )
         supervisor = Supervisor(
             seams,
-            rules_of(config.fleet),
+            Rules.of(config.fleet),
             who=who(),
             actors=config.fleet.actors,
             stack_of=self._stack_of,
@@ -144,6 +160,14 @@ class SupervisorProcess:
         ray.kill(ray.get_runtime_context().current_actor, no_restart=True)
 
 
+def refuse_supervised(ray: Any, folder: RunFolder) -> None:  # noqa: ANN401
+    """Raises RunError if the run has a supervisor, were it one that Ray is just restarting."""
+    with contextlib.suppress(ValueError):
+        ray.get_actor(SUPERVISOR)
+        raise RunError(f"run {folder.name!r} is in use; look with: dreamfleet status --run "
+                       f"{folder.name}")  # fmt: skip
+
+
 def start_supervisor(ray: Any, order: Order, *, embedded: bool) -> None:  # noqa: ANN401
     """Starts the supervisor of a run on this machine, within a Ray session; returns when it works.
 
@@ -153,7 +177,7 @@ def start_supervisor(ray: Any, order: Order, *, embedded: bool) -> None:  # noqa
     handle = (
         ray.remote(SupervisorProcess)
         .options(
-            name=NAME,
+            name=SUPERVISOR,
             lifetime="detached",
             num_cpus=0,
             max_restarts=-1,
@@ -178,7 +202,7 @@ def tell_supervisor(folder: RunFolder, run_id: str, what: str) -> bool:
         return False
     with joined(cluster, run_id) as ray:
         try:
-            handle = ray.get_actor(NAME)
+            handle = ray.get_actor(SUPERVISOR)
         except ValueError:
             return False
         ray.get(getattr(handle, what).remote(), timeout=READY_TIMEOUT_S)

@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from deploy.config import FleetConfig
 from deploy.fleet import Outcome, SupervisorSeams
 from deploy.reconcile import (
     EVALUATOR,
@@ -43,17 +42,6 @@ MAX_FAILURES = 8
 """Failures in a row, without a sign of life between, after which the run is given up."""
 FINAL_EVALUATION_S = 600.0
 """Longest last evaluation [s]."""
-
-
-def rules_of(config: FleetConfig) -> Rules:
-    """The supervisor's patience, as configured."""
-    return Rules(
-        lost_after_s=config.lost_after_s,
-        start_after_s=config.start_after_s,
-        grace_s=config.grace_s,
-        backoff_first_s=config.backoff_first_s,
-        backoff_longest_s=config.backoff_longest_s,
-    )
 
 
 class Supervisor:
@@ -95,6 +83,7 @@ class Supervisor:
         self._pending: dict[Member, str] = {}
         self._untold: list[Event] = []
         self._desired = Desired(actors=actors)
+        self._lives_on_own = actors == 0
         self._look_due, self._stopping = Every(LOOK_S), False
         self.finished = False
         """Whether the learner reached its frame limit."""
@@ -114,11 +103,6 @@ class Supervisor:
         quiet = (Phase.ABSENT, Phase.FAILED)
         return over and all(seen.phase in quiet for seen in self._observed.values())
 
-    @property
-    def stopping(self) -> bool:
-        """Whether the fleet drains because somebody asked it to."""
-        return self._stopping
-
     def stop(self) -> None:
         """Drain, save, exit; works while Redis is away."""
         self._stopping = True
@@ -137,6 +121,8 @@ class Supervisor:
             self._look(now_s)
         for member, how in self._fleet.ended().items():
             self._note_end(member, how, now_s)
+        self._note_placed(now_s)
+        self._cut_short(now_s)
         if not self.failure or self._stopping:
             wanted = self._wanted()
             self._fleet.ask_for(wanted.members)
@@ -185,10 +171,25 @@ class Supervisor:
             for member, seen in self._observed.items():
                 if seen.seen_s is not None:
                     self._observed[member] = replace(seen, seen_s=now_s)
+                elif seen.placed_s is not None:
+                    self._observed[member] = replace(seen, placed_s=now_s)
             return
         self._dead &= {lease.who for lease in leases}
         for lease in leases:
             self._note_lease(Member(lease.role, lease.slot), lease, now_s)
+
+    def _note_placed(self, now_s: float) -> None:
+        for member, seen in self._observed.items():
+            waits = seen.phase is Phase.ALIVE and seen.seen_s is None and seen.placed_s is None
+            if waits and self._fleet.placed(member):
+                self._observed[member] = replace(seen, placed_s=now_s)
+
+    def _cut_short(self, now_s: float) -> None:
+        """Whoever asks to stop does not wait for a last evaluation."""
+        seen = self._observed.get(EVALUATOR, Observed())
+        if self._stopping and seen.phase is Phase.DRAINING and seen.since_s > now_s:
+            self._fleet.drain(EVALUATOR, final=False)
+            self._observed[EVALUATOR] = replace(seen, since_s=now_s)
 
     def _remembered(self, desired: Desired) -> Desired:
         """What is wished. A wiped store has forgotten it (generation 0): we have not."""
@@ -207,7 +208,8 @@ class Supervisor:
         seen = self._observed.get(member, Observed())
         self._dead.add(self._holders.pop(member, ""))
         kind, text = how.kind, how.text
-        if kind == "refused" or (kind == "fenced" and member == LEARNER):
+        spare = member.role == "actor" and self._lives_on_own
+        if (kind == "refused" and not spare) or (kind == "fenced" and member == LEARNER):
             self._observed[member] = Observed(phase=Phase.FAILED, since_s=now_s, reason=text)
             self._give_up(
                 member, text if kind == "refused" else f"another learner took over: {text}"
@@ -270,8 +272,11 @@ class Supervisor:
             if seen.seen_s is None or seen.phase is Phase.FAILED:
                 pending[member] = self._reason(member, seen, now_s)
         for member, reason in pending.items():
-            long = now_s - self._observed.get(member, Observed()).since_s > PENDING_AFTER_S
-            if long and reason != self._pending.get(member) and "starting" not in reason:
+            seen = self._observed.get(member, Observed())
+            long = now_s - seen.since_s > PENDING_AFTER_S
+            # That it failed was told; its countdown is not.
+            news = reason != self._pending.get(member) and seen.phase is not Phase.FAILED
+            if long and news and "starting" not in reason:
                 self._tell(member.role, member.slot, f"{member.role}_pending", reason)
         self._pending = pending
 

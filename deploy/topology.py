@@ -28,6 +28,7 @@ from system.errors import ConfigError
 if TYPE_CHECKING:
     from deploy.processes import Process
 
+SUPERVISOR = "supervisor"
 CALLS_AT_ONCE = 8
 """One runs, one drains, and a supervisor that took over asks how it ends."""
 NODE_LABEL = "ray.io/node-id"
@@ -68,7 +69,7 @@ class RayFleet:
         """Takes over what an earlier supervisor started; of two for one place the younger."""
         for name in sorted(self._ray.util.list_named_actors(), key=_birth):
             role, slot, _ = _parsed(name)
-            if role == "supervisor":
+            if role == SUPERVISOR:
                 continue
             member = Member(role, slot)
             with contextlib.suppress(ValueError):  # it ended meanwhile
@@ -112,6 +113,11 @@ class RayFleet:
         ready, _ = self._ray.wait(list(futures), num_returns=len(futures), timeout=0)
         return {futures[end]: self._outcome(futures[end]) for end in ready}
 
+    def placed(self, member: Member) -> bool:
+        """Whether Ray has found room for it and built it."""
+        running = self._running.get(member)
+        return running is not None and self._is_placed(running)
+
     def why_pending(self, member: Member) -> str:
         """Names what is missing, or says that it is starting."""
         if self._reasons_due(time.monotonic()):
@@ -136,14 +142,15 @@ class RayFleet:
 
     def close(self) -> None:
         """Ends every process that is left, and asks for nothing more."""
-        for member in list(self._running):
-            self.kill(member)
+        for name in self._ray.util.list_named_actors():
+            if _parsed(name)[0] != SUPERVISOR:
+                with contextlib.suppress(ValueError):  # it ended meanwhile
+                    self._end(self._ray.get_actor(name))
         with contextlib.suppress(ConnectionError, RuntimeError):
             self.ask_for(())
 
     def _why_pending(self, member: Member) -> str:
-        running = self._running.get(member)
-        if running is not None and self._is_placed(running):
+        if self.placed(member):
             return "starting"
         needs = self._needs(member)
         free, total = self._ray.available_resources(), self._ray.cluster_resources()
@@ -166,13 +173,18 @@ class RayFleet:
 
     def _outcome(self, member: Member) -> Outcome:
         running = self._running.pop(member)
+        errors = self._ray.exceptions
         try:
             outcome = self._ray.get(running.end)
-        except self._ray.exceptions.RayTaskError as error:  # it could not even be built
-            return Outcome(kind="failed", text=f"{type(error.cause).__name__}: {error.cause}")
-        except self._ray.exceptions.RayActorError as error:
-            return Outcome(kind="died", text=_first_line(error))
-        # Detached: it would stay when its work is over.
+        except errors.ActorUnschedulableError as error:
+            text = f"{member} must run on the supervisor's machine, which has no room for it; see "
+            text += f"fleet.{member.role}_cpus and learner.device ({_first_line(error)})"
+            return Outcome(kind="refused", text=text)
+        except errors.RayTaskError as error:  # it could not even be built
+            outcome = Outcome(kind="failed", text=f"{type(error.cause).__name__}: {error.cause}")
+        except errors.RayError as error:
+            outcome = Outcome(kind="died", text=_first_line(error))
+        # Detached: it would stay when its work is over, or when its machine comes back.
         self._end(running.handle)
         assert isinstance(outcome, Outcome)
         return outcome
@@ -195,8 +207,11 @@ class RayFleet:
         return {}
 
     def _gpus(self) -> int:
+        """Of this machine: the learner runs here."""
         on_cpu = self._order.record.config.learner.device == "cpu"
-        return int(not on_cpu and self._ray.cluster_resources().get("GPU", 0) >= 1)
+        here = self._ray.get_runtime_context().get_node_id()
+        there = [node["Resources"] for node in self._ray.nodes() if node["NodeID"] == here]
+        return int(not on_cpu and any(one.get("GPU", 0) >= 1 for one in there))
 
 
 def check_cluster(folder: RunFolder, redis: str) -> None:

@@ -8,6 +8,8 @@
 
 from __future__ import annotations
 
+import threading
+
 from rich.console import Console
 
 from deploy.run_folder import End, RunFolder, RunRecord
@@ -39,6 +41,7 @@ class Watch:
         self._tail = MetricsTail(folder.metrics_path)
         self._events = EventTail(since_s=self._clock.wall())
         self._events_due = Every(EVENTS_S)
+        self._asked = threading.Event()
         file = folder.control()
         self._control: Control | None = None
         if file is not None and file.redis:
@@ -52,7 +55,8 @@ class Watch:
           Detached: the terminal was closed; the run goes on.
         """
         driven_s = self._clock.now()
-        with self._view, Interrupts(self._stop, hangup_detaches=True):
+        # The handler runs in the middle of whatever goes on: it asks nobody anything.
+        with self._view, Interrupts(self._asked.set, hangup_detaches=True):
             while True:
                 try:
                     if self._folder.in_use():
@@ -69,6 +73,9 @@ class Watch:
                     self._force()
 
     def _turn(self) -> None:
+        if self._asked.is_set():
+            self._asked.clear()
+            self._stop()
         try:
             if self._control is not None and self._events_due(self._clock.now()):
                 for event in self._events.new(self._control):

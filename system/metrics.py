@@ -206,7 +206,7 @@ FLEET = [
     _known("gauge", "up", "Whether it renews its lease; left out 5 min after it stopped.",
            "process"),
     _known("gauge", "last_seen_timestamp_seconds", "Its last sign of life.", "process"),
-    _known("counter", "starts_total", "Lives that were seen of it.", "process"),
+    _known("counter", "starts_total", "Lives that told numbers.", "process"),
     _known("info", "process_info", "Where it runs, and how often its place was taken.", "process",
            "host", "incarnation"),
     _known("info", "run_info", "What is trained.", "run", "name", "env"),
@@ -242,5 +242,8 @@ MEASURED = {
     for source in metric.sources
 }
 """Snapshot key -> the gauge that shows it."""
-LEFT_OUT = ("actor/faults", "learner/updates_per_s", f"actor/{STARTED}", f"learner/{STARTED}")
+LEFT_OUT = (
+    "actor/faults", "learner/updates_per_s",
+    *(f"{role}/{STARTED}" for role in ("actor", "learner", "evaluator")),
+)  # fmt: skip
 """Numbers of snapshots that others give: sums, rates, and what tells lives apart."""

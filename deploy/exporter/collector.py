@@ -91,7 +91,8 @@ def _of_snapshot(metric: Metric, process: ProcessView) -> Iterator[Sample]:
 
 
 def _starts(process: ProcessView) -> Iterator[Sample]:
-    yield Sample([], process.starts)
+    if process.starts:
+        yield Sample([], process.starts)
 
 
 def _up(process: ProcessView) -> Iterator[Sample]:

@@ -27,7 +27,7 @@ from system.keys import Keys
 from system.redis_client import RedisConnection, as_bytes, connect
 
 INTERVAL_S = 1.0
-LIST_S = 5.0
+LIST_S = 2.0
 """Between two looks at the list of runs [s]."""
 REST_S = 10.0
 """Between two looks at a run where nobody lives [s]."""

@@ -7,7 +7,8 @@ from collections import deque
 from dataclasses import replace
 
 from system.clock import Clock, SystemClock
-from system.control.protocol import Desired, Event, Lease, ProcessMetrics, Recorded
+from system.control.protocol import FIRST_OWN_SLOT, Desired, Event, Lease, ProcessMetrics, Recorded
+from system.errors import ConfigError
 
 MAX_EVENTS = 1000
 
@@ -90,10 +91,20 @@ class MemoryControl:
 
 
 def changed(desired: Desired, *, actors: int | None, delta: int, stopping: bool | None) -> Desired:
-    """`desired` with the given parts replaced; a new generation only if something differs."""
+    """`desired` with the given parts replaced; a new generation only if something differs.
+
+    Raises:
+      ConfigError: more actors than there are supervised slots.
+    """
+    wanted = max(0, (desired.actors if actors is None else actors) + delta)
+    if wanted > FIRST_OWN_SLOT:
+        raise ConfigError(
+            f"actors={wanted} must be at most {FIRST_OWN_SLOT}: the slots above belong to actors "
+            "started by hand"
+        )
     wish = replace(
         desired,
-        actors=max(0, (desired.actors if actors is None else actors) + delta),
+        actors=wanted,
         stopping=desired.stopping if stopping is None else stopping,
     )
     return desired if wish == desired else replace(wish, generation=desired.generation + 1)

@@ -68,7 +68,7 @@ def test_a_failed_member_restarts_after_its_pause_with_the_reason():
 
 
 def test_silence_kills_a_wanted_member():
-    started = Observed(phase=Phase.ALIVE, since_s=0)
+    started = Observed(phase=Phase.ALIVE, since_s=0, placed_s=0)
     assert reconcile(Wanted(actors=0), {LEARNER: started, EVALUATOR: ALIVE}, 59, RULES) == []
     observed = {LEARNER: started, EVALUATOR: replace(ALIVE, seen_s=181)}
     assert reconcile(Wanted(actors=0), observed, 181, RULES) == [

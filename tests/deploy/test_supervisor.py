@@ -30,6 +30,7 @@ class PaperFleet:
         self.pending = "starting"
         self.left_behind = []
         self.asked = []
+        self.room = {LEARNER, EVALUATOR, *(Member("actor", slot) for slot in range(4))}
 
     def adopt(self):
         return self.left_behind
@@ -49,6 +50,9 @@ class PaperFleet:
     def ended(self):
         over, self.over = self.over, {}
         return over
+
+    def placed(self, member):
+        return member in self.room
 
     def why_pending(self, member):
         return self.pending
@@ -191,6 +195,72 @@ def test_a_new_supervisor_adopts_what_runs(case):
         case.turn(beating=[LEARNER, ACTOR])
     assert case.fleet.calls == [("start", EVALUATOR), ("drain", newest)]
     assert case.kinds.count("adopted") == 3
+
+
+def test_waiting_for_room_is_no_silence(case):
+    case.control.change_desired(actors=2)
+    waiting = Member("actor", 1)
+    case.fleet.room.discard(waiting)
+    for _ in range(2000):
+        case.turn(1.0, beating=[LEARNER, ACTOR, EVALUATOR] if case.fleet.lives else ())
+    assert ("kill", waiting) not in case.fleet.calls
+    assert not case.supervisor.failure
+    case.fleet.room.add(waiting)
+    for _ in range(200):
+        case.turn(1.0, beating=[LEARNER, ACTOR, EVALUATOR])
+    assert ("kill", waiting) in case.fleet.calls
+
+
+def test_starting_takes_as_long_as_control_is_away(case, monkeypatch):
+    case.turn()
+    case.turn()
+
+    def unavailable(*_, **__):
+        raise Unavailable("Redis is away")
+
+    case.fleet.calls.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(case.control, "leases", unavailable)
+        for _ in range(600):
+            case.turn(1.0)
+    assert case.fleet.calls == []
+
+
+def test_a_refused_actor_of_a_fleet_that_lives_on_its_own_actors_ends_nothing():
+    case = Case(actors=0)
+    case.settle(beating=[LEARNER, EVALUATOR])
+    case.control.change_desired(actors=1)
+    case.turn(beating=[LEARNER, EVALUATOR])
+    case.fleet.over[ACTOR] = Outcome(kind="refused", text="NOAUTH")
+    case.turn(0.1, beating=[LEARNER, EVALUATOR])
+    assert not case.supervisor.failure
+    assert not case.supervisor.ended
+
+
+def test_a_countdown_is_told_once(case):
+    case.settle()
+    for _ in range(6):
+        case.fleet.over[ACTOR] = Outcome(kind="failed", text="ImportError: no module")
+        for _ in range(8):
+            case.turn(1.0, beating=[LEARNER, EVALUATOR])
+    assert case.kinds.count("actor_pending") == 0
+
+
+def test_stopping_cuts_a_last_evaluation_short(case):
+    case.settle()
+    case.fleet.drain = lambda member, final: case.fleet.calls.append((final, member))
+    case.fleet.over[LEARNER] = Outcome(kind="finished")
+    case.fleet.over[ACTOR] = Outcome(kind="drained")
+    case.turn()
+    case.turn()
+    case.supervisor.stop()
+    case.turn()
+    assert [call for call in case.fleet.calls if call[1] == EVALUATOR] == [
+        (True, EVALUATOR), (False, EVALUATOR)
+    ]  # fmt: skip
+    for _ in range(30):
+        case.turn()
+    assert ("kill", EVALUATOR) in case.fleet.calls
 
 
 def test_whoever_adds_machines_knows_the_whole_need(case):

@@ -6,10 +6,12 @@ That it goes on with a stopped run: tests/integration/test_entry_points.py.
 from __future__ import annotations
 
 import json
+import threading
+import time
 
 import pytest
 
-from deploy.run_folder import RunFolder
+from deploy.run_folder import End, RunFolder
 from tests.deploy.configs_for_tests import SPEC, small
 from tests.deploy.remote_for_tests import complaint, run
 
@@ -32,6 +34,17 @@ def test_a_finished_run_is_left_alone(folder, capsys):
     assert run(capsys, *TRAIN, "--resume") == (0, "run small has finished its frames\n", "")
 
 
-def test_one_that_is_driven_is_refused(folder, capsys):
-    with folder.locked():
-        assert "is in use" in complaint(capsys, *TRAIN, "--resume")
+def test_one_that_is_driven_is_watched_to_its_end(folder, capsys):
+    driving = threading.Event()
+
+    def drive():
+        with folder.locked():
+            driving.set()
+            time.sleep(1.0)
+            folder.write_end(End(how="failed", text="no room for the learner"))
+
+    driver = threading.Thread(target=drive)
+    driver.start()
+    driving.wait()
+    assert "no room for the learner" in complaint(capsys, *TRAIN, "--resume")
+    driver.join()

@@ -128,7 +128,7 @@ def start_ray(nodes, short):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_a_machine_that_is_cut_off_and_comes_back_costs_nothing(fleet, capsys):
     fleet.train()
     first = fleet.until(fleet.all_live, "saw every actor", 180)
