@@ -25,7 +25,6 @@ from system.channel.protocol import PolicyChannel
 from system.clock import Clock
 from system.control.protocol import Control
 from system.errors import ConfigError, Fenced
-from system.log.earlier import EarlierLife
 from system.log.writer import SlotWriter
 from system.specs import EnvSpec
 from system.tick import Progress, Wait
@@ -59,8 +58,6 @@ class Seams:
     """Where an actor meets the rest of the fleet: in Redis or in memory, it cannot tell."""
 
     writer: SlotWriter
-    earlier: EarlierLife | None = None
-    """What an earlier life of this slot left on disk, to be finished first."""
     channel: PolicyChannel
     control: Control
     clock: Clock
@@ -114,7 +111,7 @@ class Actor:
             seed=setup.slot,
             follow=setup.follow,
         )
-        self._outbox = Outbox(seams.writer, earlier=seams.earlier, on_event=self._reporter.event)
+        self._outbox = Outbox(seams.writer, on_event=self._reporter.event)
         self._reporter.watch([refresh.metrics, self._outbox.metrics])
         self._loop = ActorLoop(
             env=self.env,
@@ -156,9 +153,11 @@ class Actor:
 
     def spill(self) -> None:
         """Everything that was acted goes into the spool, beyond its limits too: the end."""
-        with contextlib.suppress(Fenced):
-            self.drain()
-        self._outbox.spill()
+        try:
+            with contextlib.suppress(Fenced):
+                self.drain()
+        finally:
+            self._outbox.spill()
 
     def event(self, kind: str, text: str) -> None:
         """Something happened around it; goes out with the next heartbeat."""
@@ -170,6 +169,7 @@ class Actor:
 
     def close(self) -> None:
         """Gives the lease back and frees the simulators; sends nothing more."""
+        self._outbox.close()
         self._reporter.release()
         self.env.close()
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from system.log.earlier import EarlierLife
 from system.log.writer import SlotWriter
 from system.tick import Progress, Wait
 from system.types import Chunk, TimeStep
@@ -35,14 +34,8 @@ class Outbox:
     Raises Fenced from `tick` when a newer incarnation holds the slot.
     """
 
-    def __init__(
-        self,
-        writer: SlotWriter,
-        *,
-        earlier: EarlierLife | None = None,
-        on_event: OnEvent = lambda kind, text: None,
-    ) -> None:
-        self._writer, self._earlier, self._on_event = writer, earlier, on_event
+    def __init__(self, writer: SlotWriter, *, on_event: OnEvent = lambda kind, text: None) -> None:
+        self._writer, self._on_event = writer, on_event
         self._sealed: deque[Chunk] = deque()
         self._short = False
         self._told: dict[str, int] = {}
@@ -77,8 +70,7 @@ class Outbox:
 
     def try_claim(self) -> int | Wait:
         """The incarnation that holds the slot from now on, or what is missing."""
-        left = self._earlier.tick() if self._earlier is not None else None
-        return self._writer.try_claim() if left is None else left
+        return self._writer.try_claim()
 
     def offer(self, chunks: Iterable[Chunk]) -> None:
         """Takes sealed Chunks, in order."""
@@ -99,6 +91,10 @@ class Outbox:
         if isinstance(sent, Wait) and sent.reason == "data" and self._writer.full:
             return Wait("durable", sent.seconds)
         return sent
+
+    def close(self) -> None:
+        """Sends nothing more; what was not received is left where the writer keeps it."""
+        self._writer.close()
 
     def metrics(self) -> dict[str, float]:
         """Numbers for the heartbeat."""

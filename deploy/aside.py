@@ -1,61 +1,97 @@
 """Redis from a thread that must not wait: a robot's next action is due, whatever the network does.
 
-A connection whose packets vanish answers nothing for seconds. Here each seam has a thread for its
-calls; one that takes longer than a moment is Unavailable, which every caller survives, and is
-finished aside. Nothing else is sent on that connection until then, so order is kept: a late append
-is seen by the `last_id` that follows every doubt.
+A reply takes a round trip, and over a connection whose packets vanish it takes seconds. So the
+thread that acts asks nobody: what it has to tell is told aside, and what it wants to know is asked
+aside and read when it is there.
+
+::
+
+    Chunks                       SenderThread     (`sender.py`)
+    heartbeats, events           control_aside    told in order; one of a kind under way
+    policies                     channel_aside    however long a fetch takes, it is not begun anew
+    whether the run has ended    Inquiry          the same for any question
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 from system.channel.protocol import PolicyChannel
+from system.control.protocol import Control
 from system.errors import Unavailable
 from system.types import Snapshot
 
 MOMENT_S = 0.05
-"""What a call may cost the thread that acts [s]."""
+"""What telling may cost the thread that acts [s]."""
 
-SeamT = TypeVar("SeamT")
-ResultT = TypeVar("ResultT")
+AnswerT = TypeVar("AnswerT")
 
 
-class _Worker:
-    """One thread, one call at a time."""
+class Inquiry(Generic[AnswerT]):
+    """A question that is asked aside, again and again.
 
-    def __init__(self, name: str) -> None:
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix=name)
-        self._last: Future[Any] | None = None
+    The loop that uses it::
 
-    def __call__(self, call: Callable[[], ResultT]) -> ResultT:
-        """Its result. Raises Unavailable if it, or the one before, takes longer than a moment."""
-        if self._last is not None and not self._last.done():
-            raise Unavailable("Redis has not answered the call before")
-        future = self._executor.submit(call)
-        self._last = future
+        if (answer := inquiry()) is not None:
+            heed(answer)
+    """
+
+    def __init__(self, ask: Callable[[], AnswerT]) -> None:
+        self._ask, self._executor = ask, ThreadPoolExecutor(1, thread_name_prefix="inquiry")
+        self._asked: Future[AnswerT] | None = None
+
+    def __call__(self) -> AnswerT | None:
+        """What was answered since the last call, and asks anew; raises what the question raised."""
+        if self._asked is not None and not self._asked.done():
+            return None
+        asked, self._asked = self._asked, self._executor.submit(self._ask)
+        return None if asked is None else asked.result()
+
+
+def control_aside(control: Control) -> Control:
+    """Control for a thread that tells and never asks: every method only writes, later."""
+    return cast(Control, _ControlAside(control))
+
+
+class _Told:
+    """One call on its way; it can be made again."""
+
+    def __init__(self, executor: ThreadPoolExecutor, call: Callable[[], object]) -> None:
+        self._executor, self._call = executor, call
+        self._until_s = time.monotonic() + MOMENT_S
+        self._future = executor.submit(call)
+
+    def check(self) -> None:
+        """Returns if it was heard. Raises Unavailable if not, or not yet; then it goes on."""
         try:
-            return future.result(timeout=MOMENT_S)
+            self._future.result(timeout=max(0.0, self._until_s - time.monotonic()))
         except TimeoutError:
             raise Unavailable(f"Redis did not answer within {MOMENT_S} s") from None
+        except Unavailable:
+            self._future = self._executor.submit(self._call)
+            raise
 
 
-class _Aside:
-    """Passes every method call to a worker."""
+class _ControlAside:
+    """Tells one after the other. What was refused, Redis being away, is told again."""
 
-    def __init__(self, inner: object) -> None:
-        self._inner, self._worker = inner, _Worker(type(inner).__name__)
+    def __init__(self, inner: Control) -> None:
+        self._inner = inner
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="control")
+        self._told: dict[str, _Told] = {}
 
-    def __getattr__(self, name: str) -> Callable[..., Any]:
+    def __getattr__(self, name: str) -> Callable[..., None]:
         method = getattr(self._inner, name)
-        return lambda *args, **kwargs: self._worker(lambda: method(*args, **kwargs))
 
+        def tell(*args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+            if name in self._told:
+                self._told[name].check()
+            self._told[name] = _Told(self._executor, lambda: method(*args, **kwargs))
 
-def aside(seam: SeamT) -> SeamT:
-    """The same seam (SlotLog, Control, Registry: methods only), for a thread that must not wait."""
-    return cast(SeamT, _Aside(seam))
+        return tell
 
 
 def channel_aside(channel: PolicyChannel) -> PolicyChannel:

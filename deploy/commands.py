@@ -26,6 +26,8 @@ def train(options: argparse.Namespace) -> None:
     if options.print_config:
         print_config(config)
         return
+    if options.detach and config.fleet.runner == "local":
+        raise ConfigError("--detach needs --runner ray: --runner local is this very process")
     existing = RunFolder(where / RUNS / config.run)
     if options.resume and existing.exists():
         _go_on(existing, options)
@@ -87,8 +89,6 @@ def _reconfigured(config: RunConfig, options: argparse.Namespace) -> RunConfig:
 
 def evaluate_run(options: argparse.Namespace) -> None:
     """`dreamfleet evaluate`: plays episodes with the newest policy, here."""
-    if options.episodes < 1:
-        raise ConfigError(f"--episodes {options.episodes} must be 1 or more")
     target = find_target(options, Path.cwd())
     record = target.record
     import torch

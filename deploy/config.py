@@ -140,8 +140,17 @@ def check_config(config: RunConfig) -> None:
       ConfigError: names the settings that do not fit together, and what would.
     """
     _check_dials(config)
+    _check_runner(config.fleet)
     _check_start(config)
     _check_liveness(config)
+
+
+def _check_runner(fleet: FleetConfig) -> None:
+    if fleet.runner == "local" and fleet.redis:
+        raise ConfigError(
+            f"fleet.redis={without_password(fleet.redis)!r} is not used by --runner local, which "
+            "is one process; leave --redis out, or choose --runner ray"
+        )
 
 
 def check_fit(config: RunConfig, spec: EnvSpec) -> None:

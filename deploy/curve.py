@@ -36,7 +36,9 @@ def points(lines: Iterable[dict[str, Any]]) -> list[Point]:
 
 
 def save_png(path: Path, curve: Sequence[Point], title: str) -> None:
-    """Draws return against frames."""
+    """Draws return against frames; nothing if there is nothing to draw."""
+    if not curve:
+        return
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from deploy.actors_status import ActorsStatus, actors_of
-from deploy.operated import Target
+from deploy.operated import FolderRun, Target
 from deploy.status import Status
 from deploy.target import find_target
 from deploy.terminal import View, number, pending_lines, percent
@@ -76,8 +76,9 @@ def stop(options: argparse.Namespace) -> None:
                 f"run {target.name!r} did not end within {STOP_WAIT_S:.0f} s; it is {target.where}"
             )
         clock.sleep(LOOK_S)
+    place = "" if isinstance(target, FolderRun) else f"    (in {target.where})"
     sys.stdout.write(
-        f"run {target.name} is stopped; go on with: dreamfleet resume --run {target.name}\n"
+        f"run {target.name} is stopped; go on with: dreamfleet resume --run {target.name}{place}\n"
     )
 
 
@@ -109,7 +110,7 @@ def _wait_for(control: Control, desired: Desired, timeout_s: float) -> None:
 
 
 def _watch(target: Target) -> None:
-    """Draws until Ctrl-C; the last picture stays while Redis is away."""
+    """Draws until Ctrl-C or the end; the last picture stays while Redis is away."""
     clock, now = SystemClock(), target.status()
     with View(Console(), clock, draw_s=DRAW_S) as view, contextlib.suppress(KeyboardInterrupt):
         while True:
@@ -117,9 +118,11 @@ def _watch(target: Target) -> None:
                 now, trouble = target.status(), ""
             except Unavailable as error:
                 trouble = str(error)
-            view.note(trouble)
-            if view.due:
+            view.note(trouble or ("" if now.alive else now.phase))
+            if view.due or not now.alive:
                 view.show(now)
+            if not now.alive:
+                return
             clock.sleep(DRAW_S)
 
 
@@ -144,8 +147,10 @@ def _for_people(now: Status) -> str:
         ("replay", f"{number(replay['steps'], ',.0f')} steps, {percent(replay['fill'])} full, "
                    f"ratio {number(replay['ratio'], '.1f')} of "
                    f"{number(replay['ratio_target'], '.0f')}"),
-        ("actors", str(now.actors)),
     ]  # fmt: skip
+    if now.alive:  # of a run at rest the wish is kept, but not here
+        rows.append(("actors", str(now.actors)))
+        rows.append(("learner", now.doing.get("learner", "starting")))
     lines = [f"{label:<8} {text}" for label, text in rows]
     lines += [f"  {line}" for line in pending_lines(now.actors)]
     return "\n".join(lines) + "\n"

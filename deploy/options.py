@@ -85,7 +85,7 @@ def _training_options(parser: Parser) -> None:
     add("--run", metavar="NAME", help="name of the run (default: from environment and date)")
     add("--frames", type=_count, metavar="N", help="stop after N simulator steps; 0 never stops")
     add("--actors", type=_count, metavar="N", help="acting processes (default 2; local: 1)")
-    add("--copies", type=_count, metavar="N", help="environment copies per actor")
+    add("--copies", type=_positive, metavar="N", help="environment copies per actor")
     add(
         "--action-repeat",
         type=_count,
@@ -137,14 +137,15 @@ def _add_operating(commands: argparse._SubParsersAction[Parser]) -> None:
     resume.add_argument("--secrets", metavar="DIR", help="passwords of the server")
     resume.add_argument("--address", metavar="URL", help="of Ray, if its head has the folder")
     resume.add_argument("--frames", type=_count, metavar="N", help="move the frame limit")
-    resume.add_argument("--actors", type=_count, metavar="N", help="acting processes from now on")
+    resume.add_argument("--actors", type=_count, metavar="N",
+                        help="acting processes from now on (default: as wished last)")  # fmt: skip
     _detach_option(resume)
 
 
 def _add_measuring(commands: argparse._SubParsersAction[Parser]) -> None:
     evaluate = _add(commands, "evaluate", "measure the newest policy of a run")
     _found_options(evaluate)
-    evaluate.add_argument("--episodes", type=_count, default=10, metavar="N", help="default 10")
+    evaluate.add_argument("--episodes", type=_positive, default=10, metavar="N", help="default 10")
     evaluate.add_argument("--seed", type=_count, metavar="N", help="of the environments")
     _json_option(evaluate)
     promote = _add(commands, "promote", "make a policy the safe one, which robots follow")
@@ -165,7 +166,7 @@ def _add_actor(commands: argparse._SubParsersAction[Parser]) -> None:
     add("--env", metavar="ID", help="must show what the run's shows (default: the run's)")
     add("--env-arg", nargs="+", action="extend", default=[], metavar="key=value",
         help="keyword arguments of the environment, over the run's")  # fmt: skip
-    add("--copies", type=_count, default=1, metavar="N", help="environment copies, default 1")
+    add("--copies", type=_positive, default=1, metavar="N", help="environment copies, default 1")
     add("--seed", type=_count, metavar="N", help="of environments and actions (default: the run's)")
     add("--follow", choices=("policy", "safe"), default="policy",
         help="policy: the newest one (default); safe: only promoted ones")  # fmt: skip
@@ -202,7 +203,8 @@ def _add_keeping(commands: argparse._SubParsersAction[Parser]) -> None:
 
 
 def _detach_option(parser: Parser) -> None:
-    parser.add_argument("--detach", action="store_true", help="return once it trains by itself")
+    parser.add_argument("--detach", action="store_true",
+                        help="return once it goes on without this terminal")  # fmt: skip
 
 
 def _run_option(parser: Parser) -> None:
@@ -263,4 +265,11 @@ def _count(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
     if value < 0:
         raise argparse.ArgumentTypeError(f"{value} must be 0 or more")
+    return value
+
+
+def _positive(text: str) -> int:
+    value = _count(text)
+    if value == 0:
+        raise argparse.ArgumentTypeError("0 must be 1 or more")
     return value

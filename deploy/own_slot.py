@@ -2,22 +2,26 @@
 
 Slots of the fleet are 0, 1, ...; those of actors that nobody supervises begin at 1000. A slot whose
 lease is alive belongs to that process, unless it was our own earlier life: then its spool folder is
-here, unlocked, and names it.
+here, unlocked, and names it. Of those who start at once, one gets the lease (`own_lease.py`).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from system.control.protocol import FIRST_OWN_SLOT, Lease
+from deploy.own_lease import OwnLease
+from system.control.protocol import FIRST_OWN_SLOT
 from system.errors import ConfigError, RunError
 from system.log.disk_spool import DiskShelf, OnEvent
 from system.log.messages import decode_claim
 
 SLOTS = 1000
 """Own slots that are looked through for a free one."""
+_NUMBER = re.compile(r"[1-9][0-9]{3,8}")
+"""Folder of an own slot; whatever else people keep beside it is theirs."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,21 +52,21 @@ def check_slot(slot: int) -> None:
 
 
 def take_slot(
-    slot: int | None, leases: list[Lease], folder: Path, budget: SpoolBudget, on_event: OnEvent
+    slot: int | None, lease: OwnLease, folder: Path, budget: SpoolBudget, on_event: OnEvent
 ) -> OwnSlot:
     """The named slot, or the first free one; one whose spool holds something comes first.
 
     Args:
       slot: the one named; None looks for a free one.
-      leases: who is alive.
+      lease: to be taken.
       folder: spool folder of this run; each slot has its own inside.
       budget: of the spool.
       on_event: told what the shelf finds.
 
     Raises:
       RunError: the slot is held, or its folder is in use.
+      Unavailable: Redis does not answer.
     """
-    holders = {lease.slot: lease for lease in leases if lease.role == "actor"}
 
     def take(number: int) -> OwnSlot:
         shelf = DiskShelf(
@@ -72,20 +76,22 @@ def take_slot(
             memory_bytes=budget.memory_bytes,
             on_event=on_event,
         )
-        holder = holders.get(number)
-        if holder is not None and holder.who != _earlier_who(shelf):
+        try:
+            if holder := lease.take(number, earlier=_earlier_who(shelf)):
+                raise RunError(
+                    f"slot {number} is held by {holder}; stop that actor, or choose another --slot"
+                )
+        except BaseException:
             shelf.close()
-            raise RunError(
-                f"slot {number} is held by {holder.who} ({holder.doing}); stop that actor, or "
-                "choose another --slot"
-            )
+            raise
         return OwnSlot(slot=number, shelf=shelf)
 
     if slot is not None:
         check_slot(slot)
         return take(slot)
+    held = lease.holders()
     for number in _candidates(folder):
-        if number in holders and not (folder / str(number)).exists():
+        if number in held and not (folder / str(number)).exists():
             continue
         try:
             return take(number)
@@ -95,8 +101,8 @@ def take_slot(
 
 
 def _candidates(folder: Path) -> Iterator[int]:
-    left = {int(path.parent.name) for path in folder.glob("[1-9]*/[1-9]*-[1-9]*")}
-    yield from sorted(left)
+    names = {path.parent.name for path in folder.glob("[1-9]*/[1-9]*-[1-9]*")}
+    yield from sorted(int(name) for name in names if _NUMBER.fullmatch(name))
     yield from range(FIRST_OWN_SLOT, FIRST_OWN_SLOT + SLOTS)
 
 

@@ -18,11 +18,12 @@ from actors.actor import Actor, ActorSetup, Seams
 from actors.agent import Agent
 from actors.refresh import Follow
 from actors.report import tell_nobody
-from deploy.aside import aside, channel_aside
+from deploy.aside import channel_aside, control_aside
 from deploy.config import RunConfig
 from deploy.evaluator import Evaluator
 from deploy.place import Place, who
 from deploy.run_folder import RunRecord
+from deploy.sender import SenderThread, UnlockedLog
 from learner.learner import Learner, LearnerSeams, LearnerSetup
 from system.errors import ConfigError
 from system.log.disk_spool import DiskShelf
@@ -40,6 +41,8 @@ class DiskSpool:
 
     shelf: DiskShelf
     """Where its Chunks lie until durable."""
+    who: str
+    """Who has taken the slot: this process, for people."""
     thin: bool = False
     """Drop the oldest Chunk that was never received when it is full, instead of pausing."""
 
@@ -61,7 +64,7 @@ def build_actor(
     Raises:
       ConfigError: the environment cannot be built, or is not the one the run was made for.
     """
-    config, name = record.config, who()
+    config, name = record.config, who() if disk is None else disk.who
     claim = Claim(who=name, spec_digest=record.spec.digest, num_copies=config.actor.copies)
     log, control, clock = place.log.slot_log(slot), place.control, place.clock
     channel = place.safe if follow == "safe" else place.channel
@@ -70,11 +73,17 @@ def build_actor(
         retain_bytes=config.actor.retain_bytes,
     )
     if disk is not None:
-        log, control, channel = aside(log), aside(control), channel_aside(channel)
+        control, channel = control_aside(control), channel_aside(channel)
         spool = SpoolSetup(
             spool_chunks=UNLIMITED, retain_bytes=UNLIMITED, thin=disk.thin, shelf=disk.shelf
         )
-    writer = SlotWriter(log, slot=slot, claim=claim, spool=spool, clock=clock)
+    if disk is None:
+        writer = SlotWriter(log, slot=slot, claim=claim, spool=spool, clock=clock)
+    else:
+        free = UnlockedLog(log)
+        earlier = EarlierLife(free, disk.shelf, slot=slot, clock=clock)
+        writer = SlotWriter(free, slot=slot, claim=claim, spool=spool, clock=clock)
+        writer = SenderThread(writer, earlier, free.lock).as_writer()
     setup = ActorSetup(
         env=config.env,
         actor=config.actor,
@@ -84,11 +93,9 @@ def build_actor(
         who=name,
         follow=follow,
     )
-    earlier = None if disk is None else EarlierLife(log, disk.shelf, slot=slot, clock=clock)
     seams = Seams(
-        writer=writer, earlier=earlier, channel=channel, control=control, clock=clock,
-        on_heartbeat=on_heartbeat,
-    )  # fmt: skip
+        writer=writer, channel=channel, control=control, clock=clock, on_heartbeat=on_heartbeat
+    )
     actor = Actor(setup, seams, new_agent(config))
     if actor.env.spec.digest != record.spec.digest:
         actor.close()

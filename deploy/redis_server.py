@@ -22,6 +22,7 @@ import stat
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Literal
 from urllib.parse import quote
 
 from system.clock import Clock, SystemClock
@@ -31,7 +32,10 @@ from system.redis_client import as_bytes, connect
 MAX_SOCKET_BYTES = 100
 """Linux allows 107 and macOS 103 in the path of a unix socket [bytes]."""
 START_TIMEOUT_S = 30.0
+"""How long a server may say nothing at all; one that reads its files says so [s]."""
 STOP_TIMEOUT_S = 10.0
+LOADING = "loading the dataset in memory"
+"""What a server answers until it has read its files."""
 
 
 def find_server() -> str:
@@ -96,18 +100,13 @@ class EmbeddedRedis:
         return int(facts["process_id"])
 
     def alive(self) -> bool:
-        """Whether a server answers PING."""
-        self._reap()
-        connection = connect(self.url, timeout_s=2.0)
-        try:
-            return connection.call("PING") == b"PONG"
-        except DreamfleetError:
-            return False
-        finally:
-            connection.close()
+        """Whether a server answers, be it that it still reads its files: those may take minutes."""
+        return self._condition() != "silent"
 
     def start(self) -> None:
-        """Returns when a server answers: one left behind on this socket, or a new one.
+        """Returns when a server is ready: one left behind on this socket, or a new one.
+
+        However long it reads its append-only file: that is waited for.
 
         Raises:
           UserError: no server program on this machine.
@@ -115,10 +114,7 @@ class EmbeddedRedis:
         """
         private_folder(self.folder)
         private_folder(self._socket.parent)
-        if self.alive():
-            self._write_pid()
-            return
-        if self._recorded_pid() is not None:  # still reading its append-only file
+        if self.alive() or self._recorded_pid() is not None:
             self._wait_until_ready()
             return
         self._socket.unlink(missing_ok=True)
@@ -176,13 +172,27 @@ class EmbeddedRedis:
         return [word for key, value in settings.items() for word in (f"--{key}", value)]
 
     def _wait_until_ready(self) -> None:
-        deadline_s = self._clock.now() + START_TIMEOUT_S
-        while not self.alive():
-            died = self._process is not None and self._process.poll() is not None
-            if died or self._clock.now() > deadline_s:
+        heard_s = self._clock.now()
+        while (condition := self._condition()) != "ready":
+            now_s = self._clock.now()
+            heard_s = now_s if condition == "loading" else heard_s
+            # Ours is known to have ended; its command line is not its own before it has begun.
+            gone = self._process is None and self._recorded_pid() is None
+            died = condition == "silent" and gone
+            if died or now_s > heard_s + START_TIMEOUT_S:
                 raise RunError(f"the embedded Redis did not start: {self._last_words()}")
             self._clock.sleep(0.02)
         self._write_pid()
+
+    def _condition(self) -> Literal["ready", "loading", "silent"]:
+        self._reap()
+        connection = connect(self.url, timeout_s=2.0)
+        try:
+            return "ready" if connection.call("PING") == b"PONG" else "silent"
+        except DreamfleetError as error:
+            return "loading" if LOADING in str(error) else "silent"
+        finally:
+            connection.close()
 
     def _wait_until_gone(self, pid: int) -> bool:
         deadline_s = self._clock.now() + STOP_TIMEOUT_S

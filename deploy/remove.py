@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,8 +29,10 @@ class Found:
 
     run_id: str
     name: str
-    folder: RunFolder | None
-    """Its folder, if that is to be deleted too."""
+    folder: RunFolder | None = None
+    """Its folder, if this terminal works in it: nobody starts the run there meanwhile."""
+    with_folder: bool = False
+    """Whether the folder is to be deleted too."""
 
 
 def remove(options: argparse.Namespace) -> None:
@@ -48,7 +51,7 @@ def remove(options: argparse.Namespace) -> None:
     folder = RunFolder.open(Path.cwd(), options.name)
     record = folder.record()
     _refuse_in_use(folder)
-    found = Found(run_id=record.run_id, name=folder.name, folder=folder if options.folder else None)
+    found = Found(run_id=record.run_id, name=folder.name, folder=folder, with_folder=options.folder)
     fleet = record.config.fleet
     if fleet.redis:
         with contextlib.closing(_registry_of(fleet, options)) as registry:
@@ -61,7 +64,7 @@ def _found(registry: Registry, options: argparse.Namespace) -> Found:
     if options.name in registry.listing().unreadable:
         if options.folder:
             raise RunError(f"run {options.name!r} is unreadable: where its folder is, is not known")
-        return Found(run_id=options.name, name=options.name, folder=None)
+        return Found(run_id=options.name, name=options.name)
     entry = registry.find(options.name)
     folder = None
     if options.folder:
@@ -72,7 +75,7 @@ def _found(registry: Registry, options: argparse.Namespace) -> Found:
                 "there, or leave out --folder"
             )
         _refuse_in_use(folder)
-    return Found(run_id=entry.run_id, name=entry.name, folder=folder)
+    return Found(run_id=entry.run_id, name=entry.name, folder=folder, with_folder=options.folder)
 
 
 def _holds(folder: RunFolder, run_id: str) -> bool:
@@ -84,6 +87,16 @@ def _holds(folder: RunFolder, run_id: str) -> bool:
 
 
 def _free(registry: Registry, found: Found, options: argparse.Namespace) -> None:
+    _refuse_alive(registry, found)
+    _confirm(found, options)
+    with _kept_still(found):
+        _refuse_alive(registry, found)  # it may have been resumed while the question was open
+        freed = registry.remove(found.run_id)
+        _say(f"run {found.name} ({found.run_id}): freed {freed:,} bytes in {registry.shown_url}")
+        _delete_folder(found)
+
+
+def _refuse_alive(registry: Registry, found: Found) -> None:
     holders = _holders(registry, found.run_id)
     if holders:
         those = ", ".join(f"{lease.role} {lease.slot} ({lease.who})" for lease in holders[:4])
@@ -91,10 +104,19 @@ def _free(registry: Registry, found: Found, options: argparse.Namespace) -> None
             f"run {found.name!r} still has living processes: {those}; end it with: dreamfleet stop "
             f"--run {found.name}, and actors started by hand with Ctrl-C"
         )
-    _confirm(found, options)
-    freed = registry.remove(found.run_id)
-    _say(f"run {found.name} ({found.run_id}): freed {freed:,} bytes in {registry.shown_url}")
-    _delete_folder(found)
+
+
+@contextlib.contextmanager
+def _kept_still(found: Found) -> Iterator[None]:
+    """Nobody starts the run meanwhile. Raises RunError if somebody has, or just does."""
+    if found.folder is None:
+        yield
+        return
+    end = found.folder.end()
+    with found.folder.starting():
+        if end is not None:  # a start would forget it
+            found.folder.write_end(end)
+        yield
 
 
 def _free_embedded(
@@ -102,15 +124,16 @@ def _free_embedded(
 ) -> None:
     """Its server is its own: what a dead supervisor left running, and its files."""
     _confirm(found, options)
-    EmbeddedRedis(folder.redis_path, max_memory_bytes=fleet.redis_memory_bytes).stop()
-    freed = num_bytes(folder.redis_path)
-    shutil.rmtree(folder.redis_path, ignore_errors=True)
-    _say(f"run {found.name} ({found.run_id}): freed {freed:,} bytes in {folder.redis_path}")
-    _delete_folder(found)
+    with _kept_still(found):
+        EmbeddedRedis(folder.redis_path, max_memory_bytes=fleet.redis_memory_bytes).stop()
+        freed = num_bytes(folder.redis_path)
+        shutil.rmtree(folder.redis_path, ignore_errors=True)
+        _say(f"run {found.name} ({found.run_id}): freed {freed:,} bytes in {folder.redis_path}")
+        _delete_folder(found)
 
 
 def _delete_folder(found: Found) -> None:
-    if found.folder is None:
+    if found.folder is None or not found.with_folder:
         return
     freed = num_bytes(found.folder.path)
     shutil.rmtree(found.folder.path)
@@ -143,7 +166,7 @@ def _confirm(found: Found, options: argparse.Namespace) -> None:
     if options.yes:
         return
     what = "everything it holds in Redis"
-    if found.folder is not None:
+    if found.folder is not None and found.with_folder:
         what += f" and its folder {found.folder.path}, checkpoints included"
     if not sys.stdin.isatty():
         raise RunError(f"`runs rm {found.name}` would delete {what}; say --yes to do so")

@@ -2,11 +2,12 @@
 
 ::
 
-    registry (which run, which environment) -> slot 1000, 1001, ... -> what an earlier life left
-    -> claim -> act, for ever; Chunks lie on disk until durable -> Ctrl-C: drain, say what is left
+    registry (which run, which environment) -> lease of slot 1000, 1001, ... -> what an earlier life
+    left -> claim -> act, for ever; Chunks lie on disk until durable -> Ctrl-C: drain, say what is
+    left
 
-It never pauses for want of credit or of Redis (`aside.py`). It waits, between episodes, while the
-run is stopped.
+It never pauses for want of credit or of Redis (`sender.py`, `aside.py`). It waits, between
+episodes, while the run is stopped.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ import torch
 from rich.console import Console
 
 from actors.actor import Actor
-from deploy.aside import aside
+from actors.report import LEASE_HEARTBEATS
+from deploy.aside import Inquiry
+from deploy.own_lease import OwnLease
 from deploy.own_slot import OwnSlot, SpoolBudget, check_slot, take_slot
 from deploy.parts import DiskSpool, build_actor
-from deploy.place import Place
+from deploy.place import Place, who
 from deploy.signals import Forced, Interrupts
 from deploy.site import Site, find_site
 from deploy.terminal import clock_time, number
@@ -83,13 +86,16 @@ class _Session:
         self._options, self._clock, self._say, self._stopping = options, clock, say, stopping
         self._line, self._look = Every(LINE_S), Every(LOOK_S)
         self._began_s = clock.now()
+        self._who = who()
         self._actor: Actor | None = None
         self._held = False
 
     def run(self) -> None:
         """From the registry to the last word."""
         site = self._patiently(lambda: find_site(self._options))
-        own = self._patiently(lambda: self._take(site))
+        ttl_s = LEASE_HEARTBEATS * site.record.config.actor.heartbeat_s
+        lease = OwnLease(site.place.control, self._clock, who=self._who, ttl_s=ttl_s)
+        own = self._patiently(lambda: self._take(site, lease))
         config = site.record.config
         torch.set_num_threads(config.actor.torch_threads)
         torch.manual_seed(config.seed + 1 + own.slot)
@@ -98,22 +104,22 @@ class _Session:
             f"{config.env.name}, follows {self._options.follow}; spool {own.shelf.folder}"
         )
         with contextlib.closing(own.shelf):
-            disk = DiskSpool(shelf=own.shelf, thin=self._options.when_full == "thin")
-            self._actor = build_actor(
-                site.record, own.slot, site.place, follow=self._options.follow, disk=disk
-            )
+            disk = DiskSpool(shelf=own.shelf, who=self._who, thin=self._options.when_full == "thin")
+            with lease.kept(own.slot):
+                self._actor = build_actor(
+                    site.record, own.slot, site.place, follow=self._options.follow, disk=disk
+                )
             with self._ending(self._actor, own, site.place):
                 self._act(self._actor, own, site)
                 self._drain(self._actor)
 
-    def _take(self, site: Site) -> OwnSlot:
+    def _take(self, site: Site, lease: OwnLease) -> OwnSlot:
         budget = SpoolBudget(
             max_bytes=self._options.spool_bytes,
             memory_bytes=site.record.config.actor.retain_bytes,
         )
         folder = Path(self._options.spool).absolute() / site.entry.run_id
-        leases = site.place.control.leases()
-        return take_slot(self._options.slot, leases, folder, budget, self._tell)
+        return take_slot(self._options.slot, lease, folder, budget, self._tell)
 
     def _patiently(self, ask: Callable[[], ResultT]) -> ResultT:
         """Asks until Redis answers. Raises _Stopped."""
@@ -127,12 +133,12 @@ class _Session:
         raise _Stopped
 
     def _act(self, actor: Actor, own: OwnSlot, site: Site) -> None:
-        registry, control = aside(site.registry), aside(site.place.control)
+        def ask() -> bool:
+            entry = site.registry.get(site.entry.run_id)
+            ended = entry is not None and entry.ended != ""
+            return ended or site.place.control.desired().stopping
 
-        def is_over() -> bool:
-            entry = registry.get(site.entry.run_id)
-            return (entry is not None and entry.ended != "") or control.desired().stopping
-
+        is_over = Inquiry(ask)
         while not self._stopping():
             turn = actor.tick()
             now_s = self._clock.now()
@@ -143,9 +149,11 @@ class _Session:
             if isinstance(turn, Wait):
                 self._clock.sleep(min(turn.seconds, TURN_S))
 
-    def _hold_while(self, is_over: Callable[[], bool], actor: Actor) -> None:
+    def _hold_while(self, is_over: Inquiry[bool], actor: Actor) -> None:
         with contextlib.suppress(Unavailable):
             stopped = is_over()
+            if stopped is None:  # not answered yet
+                return
             if stopped != self._held:
                 self._say("the run has ended: waiting" if stopped else "the run goes on")
             self._held = stopped
@@ -176,9 +184,11 @@ class _Session:
                 )  # fmt: skip
             raise
         finally:
-            actor.spill()
-            actor.close()
-            self._say(last_word(own))
+            try:
+                actor.spill()
+            finally:
+                actor.close()
+                self._say(last_word(own))
 
     def _tell(self, kind: str, text: str) -> None:
         self._say(f"{kind}: {text}")

@@ -30,7 +30,7 @@ from system.redis_client import without_password
 ENVIRONMENT = "DREAMFLEET_SECRETS"
 PASSWORD_BYTES = 32
 """Of randomness [bytes]."""
-_ACL, _CONF, _CA = "users.acl", "redis.conf", "ca.crt"
+_ACL, _CONF, _CA, _DATA = "users.acl", "redis.conf", "ca.crt", "data"
 _TLS = ("tls_cert", "tls_key", "tls_ca")
 
 
@@ -49,6 +49,7 @@ def write_secrets(options: argparse.Namespace) -> None:
         if not options.force:
             raise ConfigError(f"{folder} holds secrets; replace them all with --force")
     private_folder(folder)
+    private_folder(folder / _DATA)
     lines = ["user default reset off"]
     for role in ROLES:
         password = secrets.token_urlsafe(PASSWORD_BYTES)
@@ -111,14 +112,23 @@ def _password(folder: Path, role: Role) -> str:
     try:
         password = path.read_text().strip()
     except OSError as error:
-        raise ConfigError(
-            f"no password of role {role!r} in {folder}: {error.strerror}; write new ones with: "
-            f"dreamfleet secrets {folder}, or name their folder with --secrets DIR "
-            f"({ENVIRONMENT})"
-        ) from error
+        raise ConfigError(_no_password(folder, role, str(error.strerror))) from error
     if not password:
         raise ConfigError(f"{path} is empty; write new ones: dreamfleet secrets {folder} --force")
     return password
+
+
+def _no_password(folder: Path, role: Role, why: str) -> str:
+    held = ", ".join(sorted(path.name for path in folder.glob("*.password")))
+    if held:
+        return (
+            f"--secrets {folder} holds {held} alone; this needs {role}.password, from the folder "
+            "that `dreamfleet secrets` wrote"
+        )
+    return (
+        f"no password of role {role!r} in {folder}: {why}; write new ones with: dreamfleet secrets "
+        f"{folder}, or name their folder with --secrets DIR ({ENVIRONMENT})"
+    )
 
 
 def _password_path(folder: Path, role: Role) -> Path:
@@ -165,8 +175,8 @@ def _server_conf(folder: Path, tls: dict[str, Path]) -> str:
 def _next_steps(folder: Path, *, scheme: str) -> str:
     return (
         f"secrets of {', '.join(ROLES)} are in {folder} (this user alone can read them)\n"
-        f"  server:   valkey-server {folder / _CONF}    (or redis-server >= 7; restart it to load "
-        "new secrets)\n"
+        f"  server:   valkey-server {folder / _CONF} --dir {folder / _DATA}\n"
+        "            (or redis-server >= 7; restart it to load new secrets)\n"
         f"  here:     dreamfleet train --redis {scheme}://HOST:6379 --secrets {folder} ...\n"
         f"  a robot:  copy actor.password{' and ' + _CA if scheme == 'rediss' else ''} into a "
         f"folder of its own; {ENVIRONMENT}=FOLDER\n"

@@ -1,6 +1,7 @@
 """Ctrl-C and SIGTERM: the first one asks to stop in order, the second one insists.
 
-A closed terminal (SIGHUP) is no wish to stop where the run goes on without it.
+A closed terminal (SIGHUP) is no wish to stop where the run goes on without it. A signal that this
+process was told to ignore (`nohup`, a script's `&`) stays ignored.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ class Interrupts:
 
     def __enter__(self) -> Interrupts:
         for number in CAUGHT:
-            self._before[number] = signal.signal(number, self._caught)
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._before[number] = signal.signal(number, self._caught)
         return self
 
     def __exit__(

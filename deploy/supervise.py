@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.stacks import StackWatch
+from deploy.curve import points, save_png
 from deploy.fleet import Order, SupervisorSeams
 from deploy.head import Head
 from deploy.place import who
@@ -136,6 +137,8 @@ class SupervisorProcess:
             registry.end(order.record.run_id, end.how, end.text)
         if server is not None:
             server.stop()
+        curve = points(self._folder.metrics())
+        save_png(self._folder.curve_path, curve, f"{config.env.name} ({self._folder.name})")
         return end
 
     def _stack_of(self, member: Member) -> str:

@@ -206,7 +206,7 @@ def _assign(config: Any, data: dict[str, Any], path: list[str], text: str, whole
     names = [field.name for field in fields(config)]
     if path[0] not in names:
         word = whole if "." not in whole else ".".join(path)
-        raise ConfigError(f"unknown setting {whole!r}; {nearest(word, [*leaves(config), *names])}")
+        raise ConfigError(f"unknown setting {whole!r}; {nearest(word, {*leaves(config), *names})}")
     current = getattr(config, path[0])
     if is_dataclass(current):
         if len(path) == 1:

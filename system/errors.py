@@ -74,11 +74,14 @@ class EnvironmentFault(DreamfleetError):
         self.kind = kind
 
 
+MOST_KNOWN = 30
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """A sentence naming the closest known word, for error messages."""
     options = sorted(known)
     close = difflib.get_close_matches(word, options, n=1, cutoff=0.5)
     if close:
         return f"did you mean {close[0]!r}?"
-    listing = ", ".join(options[:12]) + (", ..." if len(options) > 12 else "")
+    listing = ", ".join(options[:MOST_KNOWN]) + (", ..." if len(options) > MOST_KNOWN else "")
     return f"known: {listing}"

@@ -137,8 +137,9 @@ class RedisConnection:
             "NOAUTH", "WRONGPASS", "NOPERM",
         ) or "NoPermission" in kind or "AuthenticationWrongNumber" in kind:  # fmt: skip
             return UserError(
-                f"Redis at {self.shown_url} refuses {command}: {text}; put the right user and "
-                "password into the URL: redis://user:password@host:port"
+                f"Redis at {self.shown_url} refuses {command}: {text.rstrip('.')}; name the folder "
+                "of `dreamfleet secrets` with --secrets DIR, or put user and password into the "
+                "URL: redis://user:password@host:port"
             )
         if isinstance(error, redis.exceptions.OutOfMemoryError) or word == "OOM":
             return Unavailable(f"Redis at {self.shown_url} is full (maxmemory): {command} refused")

@@ -44,6 +44,16 @@ class MemoryControl:
         with self._lock:
             self._leases[lease.role, lease.slot] = (self._clock.now() + ttl_s, lease)
 
+    def take(self, lease: Lease, *, ttl_s: float) -> bool:
+        """Writes a lease that expires after `ttl_s` [s], unless somebody else's is there."""
+        with self._lock:
+            now_s = self._clock.now()
+            until_s, held = self._leases.get((lease.role, lease.slot), (now_s, lease))
+            if until_s > now_s and held.who != lease.who:
+                return False
+            self._leases[lease.role, lease.slot] = (now_s + ttl_s, lease)
+            return True
+
     def release(self, role: str, slot: int) -> None:
         """Removes a lease."""
         with self._lock:

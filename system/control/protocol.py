@@ -94,6 +94,14 @@ class Control(Protocol):
         """Writes a heartbeat that expires by itself after `ttl_s` [s]."""
         ...
 
+    def take(self, lease: Lease, *, ttl_s: float) -> bool:
+        """Writes a lease that expires after `ttl_s` [s], unless somebody else's is there.
+
+        False: it is; its holder is among `leases`. Asked again by the same `who`, as after a lost
+        reply, it is true again.
+        """
+        ...
+
     def release(self, role: str, slot: int) -> None:
         """Removes a lease at an orderly exit."""
         ...

@@ -4,6 +4,7 @@
 
     WATCH desired, GET, MULTI, SET, EXEC     optimistic: tried again if somebody else was faster
     SET lease:actor:3 <lease> PX ttl         found again by SCAN: a few hundred keys at most
+    SET lease:actor:1000 <lease> PX ttl NX   taken by one of those that ask at once
     XADD events MAXLEN 1000 * d <event>
 """
 
@@ -72,6 +73,18 @@ class RedisControl:
         """Writes a heartbeat that expires by itself after `ttl_s` [s]."""
         self._put(self._keys.lease(lease.role, lease.slot), _write(lease), ttl_s)
 
+    def take(self, lease: Lease, *, ttl_s: float) -> bool:
+        """Writes a lease that expires after `ttl_s` [s], unless somebody else's is there."""
+        key = self._keys.lease(lease.role, lease.slot)
+        if self._redis.call("SET", key, _write(lease), "PX", _whole_ms(ttl_s), "NX") is not None:
+            return True
+        data = self._redis.call("GET", key)
+        held = [] if data is None else _readable(Lease, [as_bytes(data)])
+        if not held or held[0].who != lease.who:
+            return False
+        self.renew(lease, ttl_s=ttl_s)
+        return True
+
     def release(self, role: str, slot: int) -> None:
         """Removes a lease at an orderly exit."""
         self._redis.call("DEL", self._keys.lease(role, slot))
@@ -117,7 +130,7 @@ class RedisControl:
         self._redis.close()
 
     def _put(self, key: str, data: bytes, ttl_s: float) -> None:
-        self._redis.call("SET", key, data, "PX", max(1, round(ttl_s * 1000)))
+        self._redis.call("SET", key, data, "PX", _whole_ms(ttl_s))
 
     def _matching(self, pattern: str) -> list[bytes]:
         """Values of all keys that match; those that expire meanwhile are left out."""
@@ -134,6 +147,10 @@ class RedisControl:
             return []
         values = as_list(self._redis.call("MGET", *sorted(keys)))
         return [as_bytes(value) for value in values if value is not None]
+
+
+def _whole_ms(seconds: float) -> int:
+    return max(1, round(seconds * 1000))
 
 
 def _write(record: Desired | Lease | Event | ProcessMetrics) -> bytes:

@@ -39,6 +39,8 @@ from system.tick import Progress, Wait
 from system.types import Chunk, EntryId
 
 NOTICE_INTERVAL_S = 0.05
+NOTICE_RARITY = 4
+"""It is asked for again after so many times what it took."""
 CREDIT_WAIT_S = 0.02
 LEARNER_WAIT_S = 0.2
 PROBE_INTERVAL_S = 1.0
@@ -190,7 +192,8 @@ class SlotWriter:
         if now_s < self._notice_due_s and not self._out_of_credit(spool):
             return
         notice = self._log.notice()
-        self._notice_due_s = now_s + NOTICE_INTERVAL_S
+        after_s = self._clock.now()  # over a slow link, most calls should be appends
+        self._notice_due_s = after_s + max(NOTICE_INTERVAL_S, NOTICE_RARITY * (after_s - now_s))
         self._learner_speaks = notice is not None
         said = notice.slots.get(self._slot) if notice is not None else None
         if said is None:
@@ -223,7 +226,8 @@ class SlotWriter:
             return Progress("refused")
         if reply is AppendReply.MISSING:
             return self._note_wipe(spool)
-        spool.received()
+        if spool.head_id() == item.entry_id:  # not given up on its way
+            spool.received()
         self._wiped = False
         self._probe_due_s = now_s + PROBE_INTERVAL_S
         self._count(item, again=again)

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -99,6 +100,39 @@ def test_leases_come_back_ordered_and_whole(control: Control) -> None:
     assert control.leases() == [lease(slot=10), lease("learner")]
 
 
+def test_one_of_those_who_ask_at_once_takes_a_lease(open_control: OpenControl) -> None:
+    taken: list[str] = []
+    together = threading.Barrier(8)
+
+    def ask(who: str) -> None:
+        with closing(open_control()) as own:
+            together.wait()
+            if own.take(replace(lease(slot=1000), who=who), ttl_s=60):
+                taken.append(who)
+
+    threads = [threading.Thread(target=ask, args=(f"host:{n}",)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(taken) == 1
+    with closing(open_control()) as own:
+        assert [held.who for held in own.leases()] == taken
+
+
+def test_a_lease_is_taken_by_its_holder_again_and_by_others_when_it_ends(control: Control) -> None:
+    mine, other = lease(doing="starting"), replace(lease(), who="host:2")
+    assert control.take(mine, ttl_s=0.2)
+    assert not control.take(other, ttl_s=60)
+    assert control.take(mine, ttl_s=0.2), "its reply may have been lost"
+    assert control.leases() == [mine]
+    time.sleep(0.3)
+    assert control.take(other, ttl_s=60)
+    assert not control.take(mine, ttl_s=60)
+    control.release("actor", 0)
+    assert control.take(mine, ttl_s=60)
+
+
 def test_leases_and_metrics_expire(control: Control) -> None:
     control.renew(lease(), ttl_s=0.05)
     control.renew(lease(slot=1), ttl_s=60)
@@ -149,6 +183,26 @@ def test_a_refused_change_leaves_a_connection_that_works(
     finally:
         admin.call("CONFIG", "SET", "maxmemory", as_bytes(most))
     assert control.change_desired(actors=2).actors == 2
+
+
+def test_events_after_a_cursor_are_those_not_seen_yet(control: Control) -> None:
+    def record(*texts: str) -> None:
+        for text in texts:
+            control.record(Event(time_s=1.0, role="actor", slot=0, kind="k", text=text))
+
+    def unseen(cursor: str) -> list[str]:
+        return [one.event.text for one in control.events_after(cursor)]
+
+    assert control.events_after("") == []
+    record("a", "b", "c")
+    first, second, third = control.events_after("")
+    assert [one.event.text for one in (first, second, third)] == ["a", "b", "c"]
+    assert unseen(second.cursor) == ["c"]
+    assert unseen(third.cursor) == []
+    record("d")
+    assert unseen(third.cursor) == ["d"]
+    record(*map(str, range(MAX_EVENTS + 2)))
+    assert unseen(third.cursor) == [str(n) for n in range(2, MAX_EVENTS + 2)]
 
 
 def test_runs_do_not_see_each_other_even_with_wildcards_in_their_names(

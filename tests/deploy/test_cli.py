@@ -20,7 +20,7 @@ TRAINING = (
     "--redis-data --replay-ratio --run --runner --secrets --seed --set --size"
 )
 SURFACE = {
-    "train": f"{TRAINING} --detach --print-config",
+    "train": f"{TRAINING} --detach --print-config --resume",
     "launch": f"{TRAINING} --address --folder",
     "status": "--help --json --redis --run --secrets --watch",
     "scale": "--help --redis --run --secrets --timeout --wait actors",
@@ -32,6 +32,7 @@ SURFACE = {
     "actor": "--copies --env --env-arg --follow --help --redis --redis-data --run --secrets --seed "
     "--slot --spool --spool-bytes --when-full",
     "runs": "--folder --help --json --redis --redis-data --secrets --yes action name",
+    "exporter": "--help --host --port --redis --redis-data --run --secrets --token-file",
     "secrets": "--force --help --tls-ca --tls-cert --tls-key folder",
     "doctor": "--help --json --redis --redis-data --secrets",
 }
@@ -117,7 +118,13 @@ def test_help_answers_at_once():
         ("train --env CartPole-v1 --frames 10",
          "frames=10 ends before the first update, which needs 1024 (replay.min_steps * "
          "env.action_repeat)"),
-        ("train --env CartPole-v1 --copies 0", "actor.copies=0 must be"),
+        (
+            "train --env CartPole-v1 --runner local --redis redis://h:1",
+            "fleet.redis='redis://h:1' is not used by --runner local",
+        ),
+        ("train --env CartPole-v1 --runner local --detach", "--detach needs --runner ray"),
+        ("train --env CartPole-v1 --actors 1001", "fleet.actors=1001 must lie in 0..1000"),
+        ("train --env CartPole-v1 --copies 0", "argument --copies: 0 must be 1 or more"),
         ("train --env CartPole-v1 --action-repeat 0", "env.action_repeat=0 must be"),
         ("train --env CartPole-v1 --env-arg gravity",
          "--env-arg 'gravity' needs the form key=value"),
@@ -137,7 +144,7 @@ def test_help_answers_at_once():
          "dreamfleet secrets none, or name their folder with --secrets DIR (DREAMFLEET_SECRETS)"),
         ("train --env CartPole-v1 --redis localhost:6379",
          "Redis URL 'localhost:6379' must start with redis://, rediss:// or unix://"),
-        ("evaluate --run x --episodes 0", "--episodes 0 must be 1 or more"),
+        ("evaluate --run x --episodes 0", "argument --episodes: 0 must be 1 or more"),
         ("scale +x --run x", "argument N: 'x' is not a whole number; see: dreamfleet scale"),
         ("scale 2 --timeout -1", "argument --timeout: -1 must be 0 or more seconds"),
         ("status --watch --json", "--watch draws for people and --json prints once"),

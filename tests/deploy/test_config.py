@@ -66,7 +66,7 @@ def test_budgets_against_what_steps_weigh(setting, message):
     [
         ("learner.bach_size=8", "unknown setting 'learner.bach_size'; did you mean 'batch_size'?"),
         ("fleet.runner=rey", "fleet.runner='rey'; did you mean 'ray'?"),
-        ("fleet.actors=-1", "fleet.actors=-1 must be 0 or more"),
+        ("fleet.actors=-1", "fleet.actors=-1 must lie in 0..1000"),
         ("fleet.grace_s=0", "fleet.grace_s=0.0 must be"),
         ("evaluation.episodes=0", "evaluation.episodes=0 must be"),
     ],

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
+from deploy.own_lease import OwnLease
 from deploy.own_slot import SpoolBudget, take_slot
+from system.clock import SystemClock
+from system.control.memory import MemoryControl
 from system.control.protocol import Lease
 from system.errors import ConfigError, RunError
 from system.log.messages import encode_claim
@@ -19,8 +24,12 @@ BUDGET = SpoolBudget(max_bytes=1 << 20, memory_bytes=1 << 20)
 def take(tmp_path):
     shelves = []
 
-    def taken(slot=None, *leases):
-        own = take_slot(slot, list(leases), tmp_path, BUDGET, lambda kind, text: None)
+    def taken(slot=None, *leases, control=None, spool="spool"):
+        control = control or MemoryControl()
+        for one in leases:
+            control.renew(one, ttl_s=60)
+        ours = OwnLease(control, SystemClock(), who="here:2:ef", ttl_s=60)
+        own = take_slot(slot, ours, tmp_path / spool, BUDGET, lambda kind, text: None)
         shelves.append(own.shelf)
         return own
 
@@ -45,6 +54,38 @@ def test_the_first_free_one_from_1000_on(take):
     assert take().slot == 1000
     assert take().slot == 1001, "1000 is in use on this machine"
     assert take(None, lease(1002), lease(7)).slot == 1003
+
+
+def test_robots_that_start_together_take_different_slots(take):
+    control = MemoryControl()
+    assert take(control=control).slot == 1000
+    found = control.leases()
+    assert [(one.slot, one.who, one.doing) for one in found] == [(1000, "here:2:ef", "starting")]
+    control.renew(lease(1000), ttl_s=60)
+    assert take(control=control, spool="of another machine").slot == 1001
+
+
+def test_what_people_keep_beside_the_slots_is_theirs(take, tmp_path):
+    for name in ("1000-old", "3", "9" * 30):
+        (tmp_path / "spool" / name).mkdir(parents=True)
+        (tmp_path / "spool" / name / "1-1").write_bytes(b"chunk")
+    assert take().slot == 1000
+
+
+def test_a_lease_is_kept_while_it_builds_and_given_back_if_it_cannot():
+    control = MemoryControl()
+    ours = OwnLease(control, SystemClock(), who="here:2:ef", ttl_s=0.3)
+    assert ours.take(1000, earlier="") == ""
+
+    def build():
+        with ours.kept(1000):
+            time.sleep(0.5)
+            assert [one.who for one in control.leases()] == ["here:2:ef"]
+            raise ConfigError("no such environment")
+
+    with pytest.raises(ConfigError):
+        build()
+    assert control.leases() == []
 
 
 def test_slots_of_the_fleet_are_refused(take):

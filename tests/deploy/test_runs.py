@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
+
+import pytest
 
 from deploy.registry import Registry
 from deploy.run_entry import RunEntry
-from deploy.run_folder import RunFolder
+from deploy.run_folder import End, RunFolder
 from deploy.runs import RunLine, table
 from system.keys import RUNS, Keys
 from system.redis_client import connect
@@ -41,7 +44,7 @@ def test_runs_of_a_server(capsys, tmp_path, url, remote):
 def test_runs_with_forged_keys_are_listed_as_unreadable(capsys, url, remote):
     remote.drive()
     with closing(connect(url)) as connection:
-        connection.call("SET", Keys(remote.run_id).lease("supervisor", 0), b"\x01nonsense")
+        connection.call("SET", Keys(remote.run_id).desired, b"\x01nonsense")
         connection.call("LPUSH", Keys(remote.run_id).metrics("x", 0), b"no string")
     (line,) = json.loads(run(capsys, "runs", "--redis", url, "--json")[1])["runs"]
     assert (line["name"], line["phase"]) == ("small", "unreadable")
@@ -87,6 +90,55 @@ def test_rm_refuses_a_run_with_living_processes(capsys, url, remote):
     remote.lease("actor", 1000)
     assert "actor 1000 (h:1)" in complaint(capsys, *words)
     assert remote.control.desired().actors == 2
+
+
+def answering(monkeypatch, act):
+    """A person at the prompt; something happens before they say yes."""
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+        def readline(self):
+            act()
+            return "y\n"
+
+    monkeypatch.setattr("sys.stdin", Terminal())
+
+
+def test_rm_looks_again_after_it_has_asked(capsys, url, remote, monkeypatch):
+    remote.drive().end("finished")
+    words = ("runs", "rm", "small", "--redis", url)
+    answering(monkeypatch, lambda: remote.lease("supervisor", 0))
+    assert "still has living processes: supervisor 0" in complaint(capsys, *words)
+    assert remote.control.desired().actors == 2
+    remote.control.release("supervisor", 0)
+    answering(monkeypatch, lambda: None)
+    assert run(capsys, *words)[0] == 0
+    assert remote.registry.size(remote.run_id) == 0
+
+
+@pytest.mark.parametrize("embedded", [True, False])
+def test_rm_here_keeps_out_whoever_starts_it_meanwhile(capsys, away, url, monkeypatch, embedded):
+    config = small() if embedded else small(fleet=replace(small().fleet, redis=url))
+    folder = RunFolder.create(away, config, SPEC)
+    folder.redis_path.mkdir()
+    folder.write_end(End(how="finished"))
+    words = ("runs", "rm", "small", "--folder")
+    with ExitStack() as other:
+        answering(monkeypatch, lambda: other.enter_context(folder.starting()))
+        assert "is in use" in complaint(capsys, *words)
+    assert folder.redis_path.exists()
+    with ExitStack() as other:
+        answering(monkeypatch, lambda: other.enter_context(folder.locked()))
+        assert "is in use" in complaint(capsys, *words)
+    folder.write_end(End(how="finished"))
+    answering(monkeypatch, lambda: None)
+    assert run(capsys, "runs", "rm", "small")[0] == 0
+    assert folder.end() == End(how="finished")
+    answering(monkeypatch, lambda: None)
+    assert run(capsys, *words)[0] == 0
+    assert not folder.path.exists()
 
 
 def test_rm_frees_it_and_keeps_the_folder(capsys, url, remote, tmp_path):

@@ -42,6 +42,7 @@ def passwords(folder):
 def test_only_this_user_can_read_them(folder):
     assert folder.stat().st_mode & 0o777 == 0o700
     modes = {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()}
+    assert modes.pop("data") == 0o700
     assert modes == dict.fromkeys(
         ["users.acl", "redis.conf", *(f"{role}.password" for role in ROLES)], 0o600
     )
@@ -138,10 +139,19 @@ def test_the_environment_names_the_folder_but_not_for_embedded_servers(folder, m
     assert role_urls(urls, "actor", folder).data == f"unix://actor:{password}@/x/redis.sock"
 
 
-@pytest.mark.parametrize("content", [None, "\n"])
-def test_a_missing_password_names_the_fix(folder, content):
-    (folder / "learner.password").unlink()
-    if content:
-        (folder / "learner.password").write_text(content)
-    with pytest.raises(ConfigError, match=f"dreamfleet secrets {folder}"):
+def test_a_missing_password_names_the_fix(folder, tmp_path):
+    with pytest.raises(ConfigError, match=f"dreamfleet secrets {tmp_path / 'none'}"):
+        role_urls(PLAIN, "learner", tmp_path / "none")
+    (folder / "learner.password").write_text("\n")
+    with pytest.raises(ConfigError, match=f"dreamfleet secrets {folder} --force"):
         role_urls(PLAIN, "learner", folder)
+
+
+def test_the_folder_of_a_robot_is_named_as_such(folder, tmp_path):
+    robot = tmp_path / "robot"
+    robot.mkdir()
+    (folder / "actor.password").rename(robot / "actor.password")
+    with pytest.raises(
+        ConfigError, match=r"robot holds actor\.password alone; .* learner\.password"
+    ):
+        role_urls(PLAIN, "learner", robot)

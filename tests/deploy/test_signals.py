@@ -40,6 +40,20 @@ def test_a_closed_terminal_is_no_wish_to_stop():
     assert not asked
 
 
+def test_what_was_ignored_stays_ignored():
+    """`nohup dreamfleet actor &`: the shell closes, the actor goes on."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Interrupts(lambda: None) as interrupts:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not interrupts.stopping
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert interrupts.stopping
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
     arguments = (
         "train --env CartPole-v1 --runner local --run one --frames 0 --copies 2 --set "

@@ -1,4 +1,4 @@
-"""A socket in front of the server that loses requests and replies by chance."""
+"""A socket in front of the server that is slow, or loses requests and replies by chance."""
 
 from __future__ import annotations
 
@@ -6,19 +6,24 @@ import contextlib
 import random
 import socket
 import threading
+import time
 from pathlib import Path
 
 
 class FaultyProxy:
     """Forwards a unix socket; with `cut_chance` each piece of traffic is lost with its connection.
 
-    A request may be cut in half, a reply may be lost after the server has acted.
+    Each piece arrives `delay_s` later [s]: a round trip takes twice that. A request may be cut in
+    half, a reply may be lost after the server has acted.
     """
 
-    def __init__(self, listen: Path, target: Path, *, cut_chance: float, seed: int) -> None:
+    def __init__(
+        self, listen: Path, target: Path, *, cut_chance: float = 0.0, seed: int = 0,
+        delay_s: float = 0.0,
+    ) -> None:  # fmt: skip
         self.url = f"unix://{listen}"
-        self.cut_chance = cut_chance
-        self.num_cuts = 0
+        self.cut_chance, self.delay_s = cut_chance, delay_s
+        self.num_cuts = self.num_pieces = 0
         self._target = str(target)
         self._random = random.Random(seed)
         self._server = socket.socket(socket.AF_UNIX)
@@ -57,6 +62,8 @@ class FaultyProxy:
     def _pump(self, source: socket.socket, sink: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
+                self.num_pieces += 1
+                time.sleep(self.delay_s)
                 if self._random.random() < self.cut_chance:
                     self.num_cuts += 1
                     sink.sendall(data[: self._random.randrange(len(data))])

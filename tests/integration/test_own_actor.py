@@ -194,6 +194,17 @@ def test_a_robot_joins_with_nothing_but_a_url(site, capsys, monkeypatch):
     assert from_one(ids)
 
 
+def test_robots_that_start_together_take_slots_of_their_own(site):
+    site.start()
+    robots = [site.actor("--spool", f"spool{number}") for number in range(2)]
+    for slot in (1000, 1001):
+        site.acting(1, slot)
+    for robot in robots:
+        robot.send_signal(signal.SIGTERM)
+        assert robot.wait(30) == 0, robot.said()
+    assert site.place.control.leases() == []
+
+
 @pytest.mark.slow
 def test_a_killed_actor_and_a_wiped_server_lose_nothing_that_was_spooled(site):
     site.start()

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from system.clock import ManualClock
 from system.errors import Fenced
 from system.log.memory import MemoryLog
-from system.log.protocol import AppendReply, Claim
-from system.log.spool import SpoolSetup
+from system.log.protocol import AppendReply, Claim, SlotLog
+from system.log.spool import MemoryShelf, SpoolSetup
 from system.log.writer import NOTICE_INTERVAL_S, PROBE_INTERVAL_S, SlotWriter
 from system.tick import Progress, Wait
 from system.types import EntryId
@@ -52,6 +54,47 @@ class Bench:
 
     def stored(self) -> list[str]:
         return [str(entry_id) for entry_id in self.store.streams[0].entries]
+
+
+class ShortShelf(MemoryShelf):
+    """Full on demand."""
+
+    fill = 0.0
+
+
+class Midway(FaultyLog):
+    """Something happens while an append is on its way, as when a thread sends."""
+
+    def __init__(self, inner: SlotLog) -> None:
+        super().__init__(inner)
+        self.meanwhile: Callable[[], None] = lambda: None
+
+    def append(self, entry_id: EntryId, payload: bytes, *, create: bool) -> AppendReply:
+        reply = super().append(entry_id, payload, create=create)
+        meanwhile, self.meanwhile = self.meanwhile, lambda: None
+        meanwhile()
+        return reply
+
+
+def test_a_chunk_that_is_thinned_on_its_way_takes_no_other_with_it() -> None:
+    store, clock, shelf = MemoryLog(), ManualClock(), ShortShelf()
+    learner = ModelLearner(store.reader())
+    learner.publish()
+    log = Midway(store.slot_log(0))
+    setup = SpoolSetup(spool_chunks=9, retain_bytes=1 << 20, thin=True, shelf=shelf)
+    claim = Claim(who="me", spec_digest="digest", num_copies=1)
+    writer = SlotWriter(log, slot=0, claim=claim, spool=setup, clock=clock)
+    assert writer.try_claim() == 1
+    learner.turn()
+    writer.offer(small_chunk(EntryId(1, 1)))
+    shelf.fill = 1.0
+    log.meanwhile = lambda: writer.offer(small_chunk(EntryId(1, 2)))
+    for _ in range(2):
+        clock.sleep(NOTICE_INTERVAL_S)
+        assert writer.tick() == Progress("appended")
+    assert writer.given_up == {"thinned": 1}
+    assert writer.drained
+    assert [str(name) for name in store.streams[0].entries] == ["1-0", "1-1", "1-2"]
 
 
 def test_claim_waits_for_the_learner() -> None:
