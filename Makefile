@@ -58,8 +58,11 @@ system-packages:
 # What docker-compose.yml mounts. Before the containers: an engine would make folders as root.
 fleet-folder: .venv/installed
 	mkdir -m 700 -p fleet
-	mkdir -p fleet/valkey fleet/runs fleet/spool
+	mkdir -p fleet/valkey fleet/runs fleet/spool fleet/prometheus fleet/grafana
 	test -e fleet/secrets/users.acl || $(BIN)/dreamfleet secrets fleet/secrets
+	umask 077; for name in metrics.token grafana.password; do \
+	    test -s fleet/secrets/$$name || $(BIN)/python -c \
+	        'import secrets; print(secrets.token_urlsafe(), end="")' > fleet/secrets/$$name; done
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -64,6 +64,7 @@ def take_slot(
       on_event: told what the shelf finds.
 
     Raises:
+      ConfigError: the spool folder cannot be made.
       RunError: the slot is held, or its folder is in use.
       Unavailable: Redis does not answer.
     """
@@ -86,6 +87,12 @@ def take_slot(
             raise
         return OwnSlot(slot=number, shelf=shelf)
 
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"spool folder {folder} cannot be used ({error.strerror}); name another with --spool DIR"
+        ) from error
     if slot is not None:
         check_slot(slot)
         return take(slot)

@@ -1,8 +1,9 @@
-"""Holds the manifests against the schemas of KubeRay's CRDs; unknown fields are refused.
+"""Holds the manifests against the schemas of CRDs; unknown fields are refused.
 
-One command, with the CRDs of a checkout of KubeRay (`ray-operator/config/crd/bases`)::
+One command, with the CRDs of a checkout of KubeRay (`ray-operator/config/crd/bases`) and of one of
+the Prometheus operator (`example/prometheus-operator-crd`)::
 
-    python -m tests.deploy.check_manifests --crds PATH
+    python -m tests.deploy.check_manifests --crds PATH PATH
 
 Pods, claims and network rules of Kubernetes' own kinds are held against the copies of their schemas
 that lie inside RayCluster's.
@@ -23,16 +24,17 @@ POD = "RayCluster.spec.workerGroupSpecs.[].template"
 VOLUME = f"{POD}.spec.volumes.[].ephemeral.volumeClaimTemplate.spec"
 INNER = {
     ("StatefulSet", "spec.template"): POD,
+    ("Deployment", "spec.template"): POD,
     ("StatefulSet", "spec.volumeClaimTemplates.[].spec"): VOLUME,
     ("PersistentVolumeClaim", "spec"): VOLUME,
     ("NetworkPolicy", "spec.ingress.[]"): "RayCluster.spec.networkPolicy.head.ingressRules.[]",
 }
 
 
-def schemas(folder):
-    """Kind -> its schema, closed, of every CRD in the folder."""
+def schemas(*folders):
+    """Kind -> its schema, closed, of every CRD in the folders."""
     found = {}
-    for path in sorted(Path(folder).glob("*.yaml")):
+    for path in sorted(path for folder in folders for path in Path(folder).glob("*.yaml")):
         for crd in yaml.safe_load_all(path.read_text()):
             if crd and crd["kind"] == "CustomResourceDefinition":
                 for version in crd["spec"]["versions"]:
@@ -95,11 +97,11 @@ def _parts(value, path):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--crds", required=True, metavar="PATH", help="folder with the CRDs")
-    known = schemas(parser.parse_args().crds)
-    missing = {"RayCluster", "RayJob"} - set(known)
+    parser.add_argument("--crds", required=True, nargs="+", metavar="PATH", help="their folders")
+    known = schemas(*parser.parse_args().crds)
+    missing = {"RayCluster", "RayJob", "PodMonitor"} - set(known)
     if missing:
-        sys.exit(f"no CRD of {', '.join(sorted(missing))} in that folder")
+        sys.exit(f"no CRD of {', '.join(sorted(missing))} in those folders")
     found = complaints(manifests(), known)
     for line in found:
         print(line)

@@ -39,6 +39,7 @@ def templates():
         "head": ray["headGroupSpec"]["template"],
         **{group["groupName"]: group["template"] for group in ray["workerGroupSpecs"]},
         "submitter": job["submitterPodTemplate"],
+        "exporter": one("Deployment")["spec"]["template"],
     }
 
 

@@ -1,6 +1,6 @@
 """deploy/k8s/: everything that is named exists, nothing may do more than it must.
 
-Against KubeRay's schemas: `python -m tests.deploy.check_manifests --crds PATH`.
+Against the operators' schemas: `python -m tests.deploy.check_manifests --crds PATH PATH`.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ import shlex
 from importlib.metadata import version
 
 import pytest
+import yaml
 
 from deploy.cli import main
 from deploy.compose_config import config_of
+from deploy.exporter.http import is_loopback
 from deploy.options import build_parser
 from tests.deploy import check_manifests
 from tests.deploy.manifests import FOLDER, containers, kustomization, manifests, one, templates
@@ -60,7 +62,8 @@ def test_containers_are_restricted():
 
 def test_what_is_mounted_exists(tmp_path):
     assert main(["secrets", str(tmp_path)]) == 0
-    written = {path.name for path in tmp_path.iterdir()}
+    written = {path.name for path in tmp_path.iterdir()} | {"metrics.token"}
+    assert "> deploy/k8s/secrets/metrics.token" in (FOLDER / "kustomization.yaml").read_text()
     generated = {}
     for secret in kustomization()["secretGenerator"]:
         generated[secret["name"]] = {name.removeprefix("secrets/") for name in secret["files"]}
@@ -88,7 +91,7 @@ def test_each_pod_sees_the_secrets_of_its_role_and_no_others():
     }  # fmt: skip
     assert seen == {
         "valkey": {"valkey"}, "learner": {"learner"}, "head": set(), "actors": set(),
-        "submitter": set(),
+        "submitter": set(), "exporter": {"exporter"},
     }  # fmt: skip
     for _, _, container in containers():
         assert {each["name"] for each in container.get("env", [])} <= {
@@ -109,13 +112,45 @@ def test_selectors_and_ports_meet():
     ray = {"ray.io/cluster": one("RayCluster")["metadata"]["name"]}
     redis, nodes = one("NetworkPolicy", "valkey")["spec"], one("NetworkPolicy", "ray")["spec"]
     assert redis["podSelector"]["matchLabels"] == labels
-    assert redis["ingress"] == [
-        {"from": [{"podSelector": {"matchLabels": ray}}], "ports": [{"port": 6379}]}
-    ]
+    exporter = one("Deployment")["spec"]["selector"]["matchLabels"]
+    guests = [{"podSelector": {"matchLabels": labels}} for labels in (ray, exporter)]
+    assert redis["ingress"] == [{"from": guests, "ports": [{"port": 6379}]}]
     assert nodes["podSelector"]["matchLabels"] == ray
     assert one("RayJob")["spec"]["clusterSelector"] == ray
     submitter = templates()["submitter"]["metadata"]["labels"]
     assert {"podSelector": {"matchLabels": submitter}} in nodes["ingress"][1]["from"]
+
+
+def test_prometheus_finds_the_exporter_and_shows_its_token():
+    template, monitor = templates()["exporter"], one("PodMonitor")["spec"]
+    labels, [container] = template["metadata"]["labels"], template["spec"]["containers"]
+    [port] = container["ports"]
+    options = build_parser().parse_all(container["args"])
+    assert (options.redis, options.port) == ("redis://valkey:6379", port["containerPort"])
+    assert not is_loopback(options.host)
+
+    # The alerts ask for the job of deploy/prometheus/prometheus.yml.
+    plain = yaml.safe_load((FOLDER.parent / "prometheus/prometheus.yml").read_text())
+    [scrape] = plain["scrape_configs"]
+    assert labels[monitor["jobLabel"]] == scrape["job_name"]
+    assert monitor["sampleLimit"] == scrape["sample_limit"]
+    assert monitor["labelValueLengthLimit"] == scrape["label_value_length_limit"]
+
+    [endpoint] = monitor["podMetricsEndpoints"]
+    assert endpoint["port"] == port["name"]
+    assert endpoint["interval"] == plain["global"]["scrape_interval"]
+    shown = endpoint["authorization"]["credentials"]
+    [volume] = [each for each in template["spec"]["volumes"] if "secret" in each]
+    [mount] = [each for each in container["volumeMounts"] if each["name"] == volume["name"]]
+    assert shown["name"] == volume["secret"]["secretName"]
+    assert options.token_file == f"{mount['mountPath']}/{shown['key']}"
+    assert options.secrets == mount["mountPath"]
+
+    rule = one("NetworkPolicy", "exporter")["spec"]
+    selected = one("Deployment")["spec"]["selector"]
+    assert monitor["selector"] == rule["podSelector"] == selected
+    assert set(selected["matchLabels"].items()) < set(labels.items())
+    assert rule["ingress"][0]["ports"] == [{"port": port["containerPort"]}]
 
 
 def test_ray_wants_a_token_and_grows_by_its_autoscaler():

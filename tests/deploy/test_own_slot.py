@@ -116,3 +116,9 @@ def test_a_slot_that_somebody_took_over_stays_theirs(take):
     with pytest.raises(RunError, match="held by there"):
         take(1000, lease(1000))
     assert take(None, lease(1000)).slot == 1001
+
+
+def test_a_spool_that_is_no_folder_is_named(take, tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ConfigError, match=r"spool folder .*file.* name another with --spool DIR"):
+        take(spool="file")

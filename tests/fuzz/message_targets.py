@@ -1,4 +1,5 @@
-"""The small messages: claim, notice, policy manifest, and the records of the control plane."""
+"""The small messages: claim, notice, policy manifest, the records of the control plane, and the
+totals of the exporter."""
 
 from __future__ import annotations
 
@@ -9,6 +10,9 @@ from random import Random
 import numpy as np
 
 from actors.envs.wire import get_arrays, put_arrays
+from deploy.exporter import saved
+from deploy.exporter.merge import Place, RunMerge
+from deploy.exporter.totals import Totals
 from system.channel.manifest import decode_manifest, encode_manifest
 from system.codec import pack, unpack
 from system.control.protocol import Desired, Event, Lease, ProcessMetrics
@@ -16,6 +20,7 @@ from system.control.redis import _read, _write
 from system.errors import RejectedChunk
 from system.log.messages import decode_claim, decode_notice, encode_claim, encode_notice
 from system.log.protocol import Claim, Notice, SlotNotice
+from system.metrics import COUNTED, EVENT_KINDS, ROLES
 from system.types import EntryId, Snapshot
 from tests.fuzz.mutate import mutate_bytes, mutate_tree
 from tests.fuzz.target import Target, count, finite, need, text
@@ -120,7 +125,20 @@ def _arrays(random: Random) -> bytes:
     return pack(put_arrays(arrays))
 
 
-FOREIGN = (_claim, _notice, _manifest, _desired, _lease, _event, _metrics)
+def _totals(random: Random) -> bytes:
+    processes = {}
+    for slot in random.sample(range(1200), random.randrange(3)):
+        totals = processes[Place(random.choice(sorted(ROLES)), slot)] = Totals()
+        for _ in range(random.randrange(7)):  # more lives than are kept apart
+            keys = random.sample(sorted(COUNTED), 2)
+            totals.see(random.random() * 1e9, {key: random.randrange(99) for key in keys})
+    events = {random.choice((*EVENT_KINDS, "other")): random.randrange(9)}
+    merge = RunMerge()
+    merge.restore(processes, events, random.choice(("", str(_id(random)))))
+    return saved.encode(merge)
+
+
+FOREIGN = (_claim, _notice, _manifest, _desired, _lease, _event, _metrics, _totals)
 
 
 class ClaimTarget(MessageTarget):
@@ -198,6 +216,37 @@ def _shown(message: dict) -> str:
     return repr(sorted(message.items()))
 
 
+class TotalsTarget(MessageTarget):
+    """What an exporter goes on with. Counts of a name that nobody knows are left out."""
+
+    name, encoded, feed = "totals", staticmethod(_totals), staticmethod(saved.decode)
+
+    def check(self, message, value) -> None:
+        need(set(message) == {"events", "cursor", "processes"}, "fields")
+        need(message["cursor"] == "" or re.fullmatch(r"\d+-\d+", message["cursor"]), "cursor")
+        need(value.cursor == message["cursor"], "not the same cursor")
+        counted = _counts(message["events"], (*EVENT_KINDS, "other"))
+        need({k: v for k, v in value.events.items() if v or k in counted} == counted, "events")
+        need(len(message["processes"]) == len(value.totals) <= 1024, "processes")
+        for name, said in message["processes"].items():
+            role, slot = name.split(":")
+            need(role in ROLES and str(int(slot)) == slot and count(int(slot)), "place")
+            totals = value.totals[Place(role, int(slot))]
+            need(set(said) == {"starts", "base", "lives"}, "fields of a process")
+            need(count(said["starts"]) and totals.starts == said["starts"], "starts")
+            need(totals.base == _counts(said["base"], COUNTED), "base")
+            need(len(said["lives"]) <= 4 and all(map(finite, totals.lives)), "lives")
+            lives = {life: _counts(counts, COUNTED) for life, counts in said["lives"].items()}
+            need({repr(life): counts for life, counts in totals.lives.items()} == lives, "lives")
+        again = saved.encode(value)
+        need(saved.encode(saved.decode(again)) == again, "does not survive writing")
+
+
+def _counts(said: dict, known) -> dict:
+    need(all(map(count, said.values())), "counts")
+    return {key: number for key, number in said.items() if key in known}
+
+
 class ArraysTarget(MessageTarget):
     """What a copy in a process of its own sends to its actor."""
 
@@ -220,7 +269,7 @@ class ArraysTarget(MessageTarget):
 
 def message_targets() -> list[Target]:
     return [
-        ClaimTarget(), NoticeTarget(), ManifestTarget(), ArraysTarget(),
+        ClaimTarget(), NoticeTarget(), ManifestTarget(), ArraysTarget(), TotalsTarget(),
         RecordTarget("desired", Desired, _desired), RecordTarget("lease", Lease, _lease),
         RecordTarget("event", Event, _event), RecordTarget("metrics", ProcessMetrics, _metrics),
     ]  # fmt: skip

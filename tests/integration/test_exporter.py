@@ -264,7 +264,7 @@ def test_mistakes_are_told_at_once(server, exporter, capsys):
     port = exporter.url.rpartition(":")[2].partition("/")[0]
     known = ["--redis", server.urls.control, "--secrets", str(server.secrets)]
     for line, said in (
-        (["--redis", refused], "put the right user and password"),
+        (["--redis", refused], "put user and password"),
         ([*known, "--port", port], "cannot listen on"),
         ([*known, "--port", "70000"], "cannot listen on"),
         (["--redis", "http://x"], "must start with redis"),
@@ -353,6 +353,7 @@ def test_a_wiped_redis_costs_no_totals_and_a_removed_run_leaves_nothing(exporter
     assert admin.call("GET", Keys(fleet.run_id).totals) is not None
 
 
+@pytest.mark.slow
 def test_it_waits_for_a_redis_that_is_not_there_yet(tmp_path):
     nowhere = Server(tmp_path)
     exporter = Exporter(nowhere)
