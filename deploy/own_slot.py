@@ -87,12 +87,7 @@ def take_slot(
             raise
         return OwnSlot(slot=number, shelf=shelf)
 
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"spool folder {folder} cannot be used ({error.strerror}); name another with --spool DIR"
-        ) from error
+    _make(folder)
     if slot is not None:
         check_slot(slot)
         return take(slot)
@@ -105,6 +100,15 @@ def take_slot(
         except RunError:
             continue
     raise RunError(f"slots {FIRST_OWN_SLOT} to {FIRST_OWN_SLOT + SLOTS - 1} are all held")
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"spool folder {folder} cannot be used: {error.strerror}; name another with --spool DIR"
+        ) from error
 
 
 def _candidates(folder: Path) -> Iterator[int]:

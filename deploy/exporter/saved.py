@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from typing import TypeVar
 
 from deploy.exporter.merge import MAX_PROCESSES, Place, RunMerge
 from deploy.exporter.totals import KEPT_LIVES, Counts, Totals
@@ -14,6 +15,7 @@ from system.types import EntryId
 
 FIELDS = {"events", "cursor", "processes"}
 PROCESS_FIELDS = {"starts", "base", "lives"}
+Value = TypeVar("Value")
 
 
 def encode(merge: RunMerge) -> bytes:
@@ -41,7 +43,8 @@ def decode(data: bytes) -> RunMerge:
     if not isinstance(cursor, str) or not isinstance(rows, dict) or len(rows) > MAX_PROCESSES:
         raise RejectedChunk("header", "not an exporter's totals")
     try:
-        cursor = cursor and str(EntryId.parse(cursor))
+        if cursor and not all(map(is_count, _read(cursor, EntryId.parse))):
+            raise ValueError(cursor)
         totals = {_place(name): _totals(row) for name, row in rows.items()}
     except ValueError as error:
         raise RejectedChunk("value", f"an exporter's totals: {error}") from None
@@ -52,9 +55,10 @@ def decode(data: bytes) -> RunMerge:
 
 def _place(name: str) -> Place:
     role, _, slot = name.partition(":")
-    if role not in ROLES or not slot.isascii() or not slot.isdigit() or not is_count(int(slot)):
+    place = Place(role, _read(slot, int))
+    if role not in ROLES or not is_count(place.slot):
         raise ValueError(name)
-    return Place(role, int(slot))
+    return place
 
 
 def _totals(row: object) -> Totals:
@@ -64,10 +68,18 @@ def _totals(row: object) -> Totals:
         raise RejectedChunk("value", "lives that cannot be")
     totals.starts = int(str(message["starts"]))
     totals.base = _counts(message["base"], COUNTED)
-    totals.lives = {float(life): _counts(counts, COUNTED) for life, counts in lives.items()}
-    if not all(map(math.isfinite, totals.lives)):
+    totals.lives = {_read(life, float): _counts(counts, COUNTED) for life, counts in lives.items()}
+    if len(totals.lives) < len(lives) or not all(map(math.isfinite, totals.lives)):
         raise RejectedChunk("value", "lives that cannot be")
     return totals
+
+
+def _read(text: str, kind: Callable[[str], Value]) -> Value:
+    """Every value has one spelling: else one name could hide another."""
+    value = kind(text)
+    if str(value) != text:
+        raise ValueError(text)
+    return value
 
 
 def _counts(value: object, known: Collection[str]) -> Counts:

@@ -223,8 +223,10 @@ class TotalsTarget(MessageTarget):
 
     def check(self, message, value) -> None:
         need(set(message) == {"events", "cursor", "processes"}, "fields")
-        need(message["cursor"] == "" or re.fullmatch(r"\d+-\d+", message["cursor"]), "cursor")
-        need(value.cursor == message["cursor"], "not the same cursor")
+        cursor = message["cursor"]
+        need(cursor == "" or re.fullmatch(r"[0-9]+-[0-9]+", cursor), "cursor")
+        need(cursor == "" or all(count(int(part)) for part in cursor.split("-")), "cursor")
+        need(value.cursor == cursor, "not the same cursor")
         counted = _counts(message["events"], (*EVENT_KINDS, "other"))
         need({k: v for k, v in value.events.items() if v or k in counted} == counted, "events")
         need(len(message["processes"]) == len(value.totals) <= 1024, "processes")

@@ -14,13 +14,14 @@ import torch
 from torch import nn
 
 from actors.config import EnvConfig
+from deploy.exporter import saved
 from deploy.files import read_lines
 from deploy.presets import laptop
 from deploy.redis_server import EmbeddedRedis
 from deploy.run_folder import RunFolder
 from system.channel.manifest import decode_manifest
 from system.chunk_check import check_chunk
-from system.codec import decode_chunk, encode_chunk, unpack
+from system.codec import decode_chunk, encode_chunk, pack, unpack
 from system.config import from_json, to_json
 from system.control.protocol import Desired, Event, Lease, ProcessMetrics
 from system.control.redis import RedisControl, _read, _write
@@ -255,3 +256,17 @@ def test_metric_lines_that_cannot_be_read_are_left_out(tmp_path: Path) -> None:
     lines = [b'{"a": 1}', b"[" * 100_000, b"9" * 5000, b"\xff\xfe", json.dumps({"a": 2}).encode()]
     (tmp_path / "metrics.jsonl").write_bytes(b"\n".join(lines))
     assert read_lines(tmp_path / "metrics.jsonl") == [{"a": 1}, {"a": 2}]
+
+
+@pytest.mark.parametrize("lives", [["1.5", "1.50"], ["0.0", "-0.0"], ["1_0.0"]])
+def test_totals_of_one_life_do_not_hide_those_of_another(lives: list[str]) -> None:
+    row = {"starts": 2, "base": {}, "lives": {life: {} for life in lives}}
+    message = {"events": {}, "cursor": "", "processes": {"actor:0": row}}
+    with pytest.raises(RejectedChunk):
+        saved.decode(pack(message))
+    for name in ("actor:00", "actor:+1", "actor:-1", "actor:", "robot:0"):
+        with pytest.raises(RejectedChunk):
+            saved.decode(pack({**message, "processes": {name: {**row, "lives": {}}}}))
+    for cursor in ("01-2", "1", f"{2**64}-0"):
+        with pytest.raises(RejectedChunk):
+            saved.decode(pack({"events": {}, "cursor": cursor, "processes": {}}))

@@ -16,6 +16,9 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.parse
+import urllib.request
 
 import pytest
 import yaml
@@ -37,6 +40,8 @@ PROGRAMS = {
     "python": [sys.executable],
     "valkey-server": [find_server()],
     "valkey-cli": [shutil.which("valkey-cli") or shutil.which("redis-cli") or "no-valkey-cli"],
+    "prometheus": ["prometheus"],
+    "wget": ["wget"],
 }
 # What is not durable waits in the spool folder, which outlives the container.
 LAST_WORD = r"slot 100\d: (nothing is left to send|\d+ chunks .* are left in)"
@@ -47,9 +52,11 @@ class Host:
 
     def __init__(self, where):
         self.where, self.port = where, free_port()
+        self.metrics_port, self.prometheus_port = free_port(), free_port()
         self.data = where / "data"
         self.data.mkdir()
         assert main(["secrets", str(where / "secrets")]) == 0
+        (where / "secrets/metrics.token").write_text("a-long-enough-secret")
         self.folder = RunFolder(self.data / "runs/demo")
         self.processes = []
 
@@ -59,6 +66,8 @@ class Host:
         if line[0].startswith("valkey"):
             words[1:1] = ["-p", str(self.port)] if line[0] == "valkey-cli" else []
             words += ["--port", str(self.port)] if line[0] == "valkey-server" else []
+        if line[:2] == ["dreamfleet", "exporter"]:
+            words += ["--port", str(self.metrics_port)]
         return words
 
     def start(self, line, name):
@@ -127,6 +136,12 @@ class Host:
             "/run/secrets": str(self.where / "secrets"),
             "/data": str(self.data),
             "redis://valkey:6379": f"redis://127.0.0.1:{self.port}",
+            "0.0.0.0": "127.0.0.1",
+            "exporter:9464": f"127.0.0.1:{self.metrics_port}",
+            ", 9464": f", {self.metrics_port}",
+            ":9090": f":{self.prometheus_port}",
+            "/etc/prometheus": str(self.where / "scrape"),
+            "path=/prometheus": f"path={self.where / 'series'}",
         }.items():
             word = word.replace(there, here)
         return "127.0.0.1" if word == "*" else word
@@ -142,7 +157,8 @@ def host(tmp_path_factory):
 def service(name):
     """What the engine starts for it."""
     line = COMPOSE[name]["command"]
-    return line if name == "valkey" else ENTRYPOINT + line
+    own = {"valkey": [], "prometheus": ["prometheus"]}  # and what their images put before it
+    return own.get(name, ENTRYPOINT) + line
 
 
 # The tests below are one story, told in order.
@@ -175,6 +191,52 @@ def test_the_tools_see_the_run(host):
     url = next(word for word in service("tools") if word.startswith("redis://"))
     line = [*ENTRYPOINT, "status", "--json", "--redis", url, "--secrets", "/run/secrets"]
     assert json.loads(host.run(line).stdout)["actors"]["own"] == 2
+
+
+def test_the_exporter_shows_the_fleet_to_whoever_has_the_token(host):
+    assert not host.healthy("exporter")
+    host.exporter = host.start(service("exporter"), "exporter")
+    host.until(lambda: host.healthy("exporter"), "listened", 20)
+    url = f"http://127.0.0.1:{host.metrics_port}/metrics"
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urllib.request.urlopen(url, timeout=10)
+
+    def actors():
+        asked = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})
+        with urllib.request.urlopen(asked, timeout=10) as answer:
+            return set(re.findall(r'dreamfleet_up{.*slot="(100\d)"} 1.0', answer.read().decode()))
+
+    token = (host.where / "secrets/metrics.token").read_text()
+    host.until(lambda: actors() == {"1000", "1001"}, "saw both actors", 20)
+
+
+@pytest.mark.skipif(
+    not (shutil.which("prometheus") and shutil.which("wget")),
+    reason="no prometheus or wget: make system-packages",
+)
+def test_prometheus_scrapes_the_exporter(host):
+    (host.where / "scrape").mkdir()
+    for path in (ROOT / "deploy/prometheus").glob("*.yml"):
+        text = host._here(path.read_text()).replace("5s", "1s")
+        (host.where / "scrape" / path.name).write_text(text)
+    prometheus = host.start(service("prometheus"), "prometheus")
+    host.until(lambda: host.healthy("prometheus"), "became healthy", 20)
+    asked = urllib.parse.urlencode({"query": 'sum(dreamfleet_up{role="actor"})'})
+    url = f"http://127.0.0.1:{host.prometheus_port}/api/v1/query?{asked}"
+
+    def scraped():
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            found = json.load(answer)["data"]["result"]
+        return [float(one["value"][1]) for one in found]
+
+    host.until(lambda: scraped() == [2.0], "scraped", 20)
+    host.stop(prometheus, "prometheus")
+    host.stop(host.exporter, "exporter")
+
+
+def test_the_exporter_of_the_manifest_is_that_of_the_compose_file(host):
+    [container] = manifests.templates()["exporter"]["spec"]["containers"]
+    assert host.words(ENTRYPOINT + container["args"]) == host.words(service("exporter"))
 
 
 def test_a_stop_drains_and_the_same_line_goes_on(host):
