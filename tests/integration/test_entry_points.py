@@ -161,6 +161,11 @@ def service(name):
     return own.get(name, ENTRYPOINT) + line
 
 
+with_prometheus = pytest.mark.skipif(
+    not (shutil.which("prometheus") and shutil.which("wget")),
+    reason="no prometheus or wget: make system-packages",
+)
+
 # The tests below are one story, told in order.
 
 
@@ -171,6 +176,16 @@ def test_redis_answers_its_health_check_and_nobody_without_a_password(host):
     [other] = manifests.one("StatefulSet")["spec"]["template"]["spec"]["containers"]
     said = host.run(other["livenessProbe"]["exec"]["command"])
     assert "NOAUTH" in said.stdout + said.stderr
+
+
+@with_prometheus
+def test_prometheus_is_healthy_before_there_is_an_exporter(host):
+    (host.where / "scrape").mkdir()
+    for path in (ROOT / "deploy/prometheus").glob("*.yml"):
+        text = host._here(path.read_text()).replace("5s", "1s")
+        (host.where / "scrape" / path.name).write_text(text)
+    host.prometheus = host.start(service("prometheus"), "prometheus")
+    host.until(lambda: host.healthy("prometheus"), "became healthy", 20)
 
 
 def test_two_actors_feed_a_learner_that_has_none(host):
@@ -210,17 +225,8 @@ def test_the_exporter_shows_the_fleet_to_whoever_has_the_token(host):
     host.until(lambda: actors() == {"1000", "1001"}, "saw both actors", 20)
 
 
-@pytest.mark.skipif(
-    not (shutil.which("prometheus") and shutil.which("wget")),
-    reason="no prometheus or wget: make system-packages",
-)
+@with_prometheus
 def test_prometheus_scrapes_the_exporter(host):
-    (host.where / "scrape").mkdir()
-    for path in (ROOT / "deploy/prometheus").glob("*.yml"):
-        text = host._here(path.read_text()).replace("5s", "1s")
-        (host.where / "scrape" / path.name).write_text(text)
-    prometheus = host.start(service("prometheus"), "prometheus")
-    host.until(lambda: host.healthy("prometheus"), "became healthy", 20)
     asked = urllib.parse.urlencode({"query": 'sum(dreamfleet_up{role="actor"})'})
     url = f"http://127.0.0.1:{host.prometheus_port}/api/v1/query?{asked}"
 
@@ -230,7 +236,7 @@ def test_prometheus_scrapes_the_exporter(host):
         return [float(one["value"][1]) for one in found]
 
     host.until(lambda: scraped() == [2.0], "scraped", 20)
-    host.stop(prometheus, "prometheus")
+    host.stop(host.prometheus, "prometheus")
     host.stop(host.exporter, "exporter")
 
 
