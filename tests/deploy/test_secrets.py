@@ -151,7 +151,5 @@ def test_the_folder_of_a_robot_is_named_as_such(folder, tmp_path):
     robot = tmp_path / "robot"
     robot.mkdir()
     (folder / "actor.password").rename(robot / "actor.password")
-    with pytest.raises(
-        ConfigError, match=r"holds actor\.password alone; .* learner\.password"
-    ):
+    with pytest.raises(ConfigError, match=r"holds actor\.password alone; .* learner\.password"):
         role_urls(PLAIN, "learner", robot)
