@@ -23,6 +23,8 @@ from deploy.target import open_registry
 from system.errors import RunError
 
 READY_TIMEOUT_S = 60.0
+LOOK_S = 2.0
+END_STATES = ("SUCCEEDED", "FAILED", "STOPPED")
 
 
 def launch(options: argparse.Namespace) -> None:
@@ -70,7 +72,10 @@ def _submit(address: str, line: str, *, run: str, folder: str) -> None:
             f"from anywhere: dreamfleet stop --run {run} --redis URL\n"
         )
         return
-    outcome = str(client.get_job_status(job))
+    except (RuntimeError, OSError) as error:
+        sys.stdout.write(f"the log broke off ({error}); waiting for the job to end\n")
+    while (outcome := str(client.get_job_status(job))) not in END_STATES:
+        time.sleep(LOOK_S)
     if outcome != "SUCCEEDED":
         raise RunError(f"job {job} {outcome.lower()}; its log is above")
 
