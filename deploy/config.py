@@ -127,11 +127,6 @@ class RunConfig:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     fleet: FleetConfig = field(default_factory=FleetConfig)
 
-    @property
-    def num_tracks(self) -> int:
-        """Environment copies of the whole fleet."""
-        return self.fleet.actors * self.actor.copies
-
 
 def check_config(config: RunConfig) -> None:
     """Refuses what spans sections and could hang, before anything is built.

@@ -8,6 +8,7 @@ import signal
 import socket
 from typing import Protocol
 
+from deploy.place import REPLY_TIMEOUT_S
 from deploy.registry import Registry
 from deploy.run_entry import RunEntry
 from deploy.run_folder import RunFolder, RunRecord
@@ -17,8 +18,6 @@ from system.control.protocol import Control
 from system.control.redis import RedisControl
 from system.errors import CheckpointError, RunError, Unavailable
 from system.types import Snapshot
-
-REPLY_TIMEOUT_S = 3.0
 
 
 class Target(Protocol):

@@ -19,6 +19,9 @@ from system.log.memory import MemoryLog
 from system.log.redis import RedisLog
 from system.redis_client import without_password
 
+REPLY_TIMEOUT_S = 3.0
+"""Longest wait for one reply, for those who only look [s]."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RedisUrls:

@@ -14,6 +14,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+from deploy.place import REPLY_TIMEOUT_S
 from deploy.run_entry import ENDS, RUN_ID, RunEntry, decode, encode, public_url
 from deploy.status import newest_numbers
 from system.control.redis import RedisControl
@@ -23,7 +24,6 @@ from system.redis_client import RedisConnection, as_bytes, as_int, as_list, conn
 
 __all__ = ["Listing", "Registry", "RunEntry"]
 
-REPLY_TIMEOUT_S = 3.0
 _SCAN_COUNT = 1000
 
 

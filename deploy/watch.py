@@ -12,6 +12,7 @@ import threading
 
 from rich.console import Console
 
+from deploy.place import REPLY_TIMEOUT_S
 from deploy.run_folder import End, RunFolder, RunRecord
 from deploy.signals import Forced, Interrupts
 from deploy.status import MetricsTail, status_of
@@ -25,7 +26,6 @@ TURN_S = 0.1
 EVENTS_S = 1.0
 GONE_S = 30.0
 """A run that nobody has driven for so long has lost its Ray [s]."""
-REPLY_TIMEOUT_S = 3.0
 DRAINING = "stopping: actors drain, then the learner saves (Ctrl-C again ends at once)"
 QUIET = {"actor_claimed", "adopted"}
 """Kinds of events that are told only by `dreamfleet status`."""

@@ -34,7 +34,6 @@ IS_FIRST = "is_first"
 IS_LAST = "is_last"
 IS_TERMINAL = "is_terminal"
 OBSERVATION_PREFIX = "observation/"
-LATENT_PREFIX = "latent/"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from deploy.exporter import saved
 from deploy.exporter.merge import Look, RunMerge, RunView
-from deploy.place import RedisUrls
+from deploy.place import REPLY_TIMEOUT_S, RedisUrls
 from deploy.registry import Registry
 from deploy.run_entry import RunEntry
 from system.clock import Clock, Every
@@ -33,7 +33,6 @@ REST_S = 10.0
 """Between two looks at a run where nobody lives [s]."""
 SAVED_MS = 30 * 24 * 3600 * 1000
 """How long Redis keeps the totals of a run where nothing happens [ms]."""
-REPLY_TIMEOUT_S = 3.0
 MAX_RUNS = 64
 """The newest; every run is a label."""
 
