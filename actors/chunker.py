@@ -66,8 +66,6 @@ class Chunker:
         action: NDArray[np.float32],
         version: int,
         latent: LatentOf,
-        *,
-        copies: NDArray[np.int64] | None = None,
     ) -> list[Chunk]:
         """Adds one Step per copy.
 
@@ -76,33 +74,28 @@ class Chunker:
           action: float32 [N, A], chosen after it; stored as executed, zero where `is_last`.
           version: of the policy that chose it.
           latent: the posterior after `time_step`, arrays [N, ...]; called only when a Chunk starts.
-          copies: int [M], growing, the copies that have a row in this call; all by default.
 
         Returns:
           The Chunks this call filled, by copy; usually none.
         """
-        copies = self._copies if copies is None else copies
-        rows = self._rows[copies]
-        self._cut(copies, rows, time_step.is_first[copies])
-        self._start(copies[rows == 0], version, latent)
+        self._cut(time_step.is_first)
+        self._start(self._copies[self._rows == 0], version, latent)
         for name, values in _values(time_step, executed(self._spec.action, action)).items():
-            self._columns[name][copies, rows] = values[copies]
-        self._version_max[copies] = np.maximum(self._version_max[copies], version)
-        self._version_min[copies] = np.minimum(self._version_min[copies], version)
-        self._rows[copies] = rows + 1
-        return self._seal(copies[rows + 1 == self._lengths[copies]], {})
+            self._columns[name][self._copies, self._rows] = values
+        np.maximum(self._version_max, version, out=self._version_max)
+        np.minimum(self._version_min, version, out=self._version_min)
+        self._rows += 1
+        return self._seal(self._copies[self._rows == self._lengths], {})
 
     def flush(self) -> list[Chunk]:
         """Seals what is there, flagged `partial`."""
         return self._seal(self._copies[self._rows > 0], {"partial": True})
 
-    def _cut(
-        self, copies: NDArray[np.int64], rows: NDArray[np.int64], is_first: NDArray[np.bool_]
-    ) -> None:
+    def _cut(self, is_first: NDArray[np.bool_]) -> None:
         """Ends the episodes whose next row starts another; an `is_last` row stays as it is."""
-        cut = is_first & (rows > 0)
+        cut = is_first & (self._rows > 0)
         if cut.any():
-            before = (copies[cut], rows[cut] - 1)
+            before = (self._copies[cut], self._rows[cut] - 1)
             self._columns[IS_LAST][before] = True
             self._columns[ACTION][before] = 0
 
@@ -148,7 +141,7 @@ def _columns(spec: EnvSpec, num_copies: int, chunk_length: int) -> dict[str, Arr
     """Zeroed columns [N, L, ...] for every field of a Step."""
     shape = (num_copies, chunk_length)
     observation: dict[str, Array] = {
-        OBSERVATION_PREFIX + key: np.zeros((*shape, *array.shape), np.float32)
+        OBSERVATION_PREFIX + key: np.zeros((*shape, *array.shape), array.dtype)
         for key, array in spec.observation.items()
     }
     return {

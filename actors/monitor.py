@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from actors.activity import Activity
 from actors.episodes import EpisodeTracker, FinishedEpisode
 from actors.report import Reporter
+from system.activity import Activity
+from system.histogram import ENV_STEP, Histogram
 from system.types import TimeStep
 
 
@@ -20,16 +21,19 @@ class Monitor:
 
     def __init__(self, *, activity: Activity, episodes: EpisodeTracker, reporter: Reporter) -> None:
         self._activity, self._episodes, self._reporter = activity, episodes, reporter
-        reporter.watch([activity.metrics, episodes.metrics])
+        self._env_steps = Histogram(ENV_STEP)
+        reporter.watch([activity.metrics, episodes.metrics, self._env_steps.metrics])
 
     def claimed(self, incarnation: int) -> None:
         """The slot is ours from now on."""
-        self._reporter.incarnation = incarnation
-        self._reporter.event("actor_claimed", f"incarnation {incarnation}")
+        self._reporter.claimed(incarnation)
 
     def doing(self, activity: str) -> None:
         """Time from now on belongs to `activity`: env, policy, write, wait or other."""
-        self._activity.switch(activity)
+        before = self._activity.current
+        spent_s = self._activity.switch(activity)
+        if before == "env":
+            self._env_steps.observe(spent_s)
 
     def observe(self, time_step: TimeStep) -> list[FinishedEpisode]:
         """Takes the next TimeStep [N]; returns the episodes that ended."""

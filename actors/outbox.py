@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 
+from system.histogram import CHUNK_BYTES, Histogram
 from system.log.writer import SlotWriter
 from system.tick import Progress, Wait
 from system.types import Chunk, TimeStep
@@ -37,6 +38,7 @@ class Outbox:
     def __init__(self, writer: SlotWriter, *, on_event: OnEvent = lambda kind, text: None) -> None:
         self._writer, self._on_event = writer, on_event
         self._sealed: deque[Chunk] = deque()
+        self._bytes = Histogram(CHUNK_BYTES)
         self._short = False
         self._told: dict[str, int] = {}
         self.held = False
@@ -74,7 +76,9 @@ class Outbox:
 
     def offer(self, chunks: Iterable[Chunk]) -> None:
         """Takes sealed Chunks, in order."""
-        self._sealed.extend(chunks)
+        for chunk in chunks:
+            self._bytes.observe(chunk.num_bytes)
+            self._sealed.append(chunk)
         while self._sealed and not self._writer.full:
             self._writer.offer(self._sealed.popleft())
 
@@ -109,6 +113,7 @@ class Outbox:
             "actor/bytes_retained": float(self._writer.retained_bytes),
             "actor/spool_fill": self._writer.fill,
             **{f"actor/chunks_{why}": float(n) for why, n in self._writer.given_up.items()},
+            **self._bytes.metrics(),
         }
 
     def _judge_room(self) -> None:

@@ -20,6 +20,7 @@ from actors.agent import Agent
 from system.channel.protocol import PolicyChannel
 from system.clock import Clock
 from system.errors import RejectedChunk, Unavailable
+from system.histogram import POLICY_AGE, Histogram
 from system.types import Snapshot, TimeStep
 
 Follow = Literal["policy", "safe"]
@@ -86,6 +87,7 @@ class Refresher:
         self._published_s: float | None = None
         self._version = self._adopted = self._refused = self._unavailable = 0
         self._corrupt = self._awaited = False
+        self._ages = Histogram(POLICY_AGE)
 
     def ready(self, agent: Agent) -> bool:
         """Whether the agent may begin to act: with `safe`, once it has a policy to trust."""
@@ -122,7 +124,11 @@ class Refresher:
             "actor/policies_refused": float(self._refused),
             "actor/policy_polls_failed": float(self._unavailable),
         }
-        return values if self.age_s is None else {**values, "actor/policy_age_s": self.age_s}
+        age_s = self.age_s
+        if age_s is None:
+            return values
+        self._ages.observe(age_s)
+        return {**values, "actor/policy_age_s": age_s, **self._ages.metrics()}
 
     def _look(self, agent: Agent) -> bool:
         if not self._rule.due(self._clock.now()):

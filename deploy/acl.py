@@ -4,7 +4,7 @@
 
     actor      appends Chunks and events, renews its lease and metrics; reads notice, policy, runs
     learner    everything of a run but its Chunks' contents: driver, supervisor, evaluator, commands
-    exporter   reads leases, metrics, wishes, events, runs; writes its totals
+    exporter   reads leases, metrics, wishes, events, curves, dreams, runs; writes its totals
     admin      looks at everything and removes it: `dreamfleet runs rm`
 
 Each `Rule` becomes one selector of an ACL file (Redis >= 7, Valkey). Scripts, functions, KEYS,
@@ -47,6 +47,7 @@ POLICIES = [_KEYS.policy(), _KEYS.policy("policy:*")]
 """Manifests; the second also matches every piece."""
 LEASES = _slots(_KEYS.lease("*", 0))
 METRICS = _slots(_KEYS.metrics("*", 0))
+BLOBS = _KEYS.blob("*")
 
 BARE: dict[Role, str] = {
     "actor": "ping select scan",
@@ -80,18 +81,22 @@ RULES: dict[Role, list[Rule]] = {
         Rule(commands="smembers", keys=[_KEYS.slots], access="R"),
         Rule(commands="get mget set del watch", keys=[_KEYS.desired, LEASES, METRICS], access="RW"),
         Rule(commands="xadd xrevrange", keys=[_KEYS.events], access="RW"),
+        Rule(commands="set getrange", keys=[BLOBS], access="RW"),
+        Rule(commands="xadd xrange", keys=[_KEYS.history], access="RW"),
         Rule(commands="hget hgetall hset", keys=[RUNS], access="RW"),
         Rule(commands="memory|usage", keys=[_RUN], access="R"),
     ],
     "exporter": [
         Rule(commands="get mget", keys=[_KEYS.desired, LEASES, METRICS], access="R"),
         Rule(commands="xrevrange", keys=[_KEYS.events], access="R"),
+        Rule(commands="getrange", keys=[BLOBS], access="R"),
+        Rule(commands="xrange", keys=[_KEYS.history], access="R"),
         Rule(commands="get set", keys=[_KEYS.totals], access="RW"),
         Rule(commands="hget hgetall", keys=[RUNS], access="R"),
     ],
     "admin": [
         Rule(
-            commands="get mget xrevrange xinfo|stream memory|usage unlink",
+            commands="get mget getrange xrange xrevrange xinfo|stream memory|usage unlink",
             keys=[_RUN],
             access="RW",
         ),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from system.control.protocol import FIRST_OWN_SLOT, Control, Event, Lease
+from deploy.reconcile import DRAINED_BY_HAND
+from system.control.protocol import FIRST_OWN_SLOT, Control, Desired, Event, Lease
 
 STARTING = "starting"
 _TOLD = {"actor_pending", "actor_died", "actor_restarted", "actor_killed"}
@@ -21,42 +23,71 @@ class ActorsStatus:
     pending: int = 0
     """Wanted, and neither running nor starting."""
     reasons: dict[str, str] = field(default_factory=dict)
-    """slot -> why it is pending."""
+    """slot -> why it is pending, or held."""
+    held: int = 0
+    """Wished, but kept empty by hand."""
     own: int = 0
     """Alive and started by hand; desired does not count them."""
 
     @property
     def settled(self) -> bool:
         """Whether the fleet is as wished."""
-        return self.running == self.desired and not self.starting and not self.pending
+        wanted = self.desired - self.held
+        return self.running == wanted and not self.starting and not self.pending
 
     def __str__(self) -> str:
         """For people."""
         text = f"desired {self.desired}, running {self.running}"
         text += f", starting {self.starting}, pending {self.pending}"
-        return text + (f"; {self.own} own" if self.own else "")
+        for number, word in ((self.held, "drained by hand"), (self.own, "own")):
+            text += f"; {number} {word}" if number else ""
+        return text
 
 
-def actors_of(control: Control, leases: list[Lease]) -> ActorsStatus:
+def actors_of(control: Control, leases: Sequence[Lease]) -> ActorsStatus:
     """Compares the wish with the leases. Raises Unavailable."""
-    desired = control.desired().actors
+    wish = control.desired()
+    missing = _missing(wish, leases)
+    events = control.events(last=50 + 4 * len(missing)) if missing else []
+    return actors_from(wish, leases, events)
+
+
+def actors_from(wish: Desired, leases: Sequence[Lease], events: Iterable[Event]) -> ActorsStatus:
+    """The same from what was read. Pure.
+
+    Args:
+      wish: the fleet somebody asked for.
+      leases: of every process.
+      events: the newest ones, oldest first.
+    """
     doing = {lease.slot: lease.doing for lease in leases if lease.role == "actor"}
     alive = {slot for slot in doing if slot < FIRST_OWN_SLOT}
-    missing = [slot for slot in range(desired) if slot not in alive]
-    told = _last_words(control.events(last=50 + 4 * len(missing))) if missing else {}
-    reasons = {str(slot): told[slot] for slot in missing if slot in told}
+    missing, held = _missing(wish, leases), _held(wish)
+    told = _last_words(events)
+    pending = {str(slot): told[slot] for slot in missing if slot in told}
     starting = sum(doing[slot] == STARTING for slot in alive)
     return ActorsStatus(
-        desired=desired,
+        desired=wish.actors,
         running=len(alive) - starting,
-        starting=starting + len(missing) - len(reasons),
-        pending=len(reasons),
-        reasons=reasons,
+        starting=starting + len(missing) - len(pending),
+        pending=len(pending),
+        reasons=pending | {str(slot): DRAINED_BY_HAND for slot in held if slot not in alive},
+        held=len(held),
         own=len(doing) - len(alive),
     )
 
 
-def _last_words(events: list[Event]) -> dict[int, str]:
+def _held(wish: Desired) -> list[int]:
+    return [slot for slot in wish.held if slot < wish.actors]
+
+
+def _missing(wish: Desired, leases: Sequence[Lease]) -> list[int]:
+    """Slots that somebody wants and nobody has."""
+    alive = {lease.slot for lease in leases if lease.role == "actor"}
+    return [slot for slot in range(wish.actors) if slot not in alive and slot not in wish.held]
+
+
+def _last_words(events: Iterable[Event]) -> dict[int, str]:
     """Slot -> why its actor is not there; none of one that was just started again."""
     newest = {event.slot: event for event in events if event.kind in _TOLD}
     return {

@@ -83,6 +83,12 @@ def _scale(options: argparse.Namespace) -> None:
     scale(options)
 
 
+def _slot(options: argparse.Namespace) -> None:
+    from deploy.operate import slot
+
+    slot(options)
+
+
 def _stop(options: argparse.Namespace) -> None:
     from deploy.operate import stop
 
@@ -119,6 +125,18 @@ def _actor(options: argparse.Namespace) -> None:
     act(options)
 
 
+def _dream(options: argparse.Namespace) -> None:
+    from deploy.dream import dream
+
+    dream(options)
+
+
+def _results(options: argparse.Namespace) -> None:
+    from deploy.results.command import results
+
+    results(options)
+
+
 def _runs(options: argparse.Namespace) -> None:
     from deploy.runs import runs
 
@@ -129,6 +147,18 @@ def _exporter(options: argparse.Namespace) -> None:
     from deploy.exporter.serve import exporter
 
     exporter(options)
+
+
+def _dashboard(options: argparse.Namespace) -> None:
+    from deploy.dashboard.serve import dashboard
+
+    dashboard(options)
+
+
+def _export(options: argparse.Namespace) -> None:
+    from deploy.export import export
+
+    export(options)
 
 
 def _secrets(options: argparse.Namespace) -> None:
@@ -148,14 +178,19 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "launch": _launch,
     "status": _status,
     "scale": _scale,
+    "slot": _slot,
     "stop": _stop,
     "resume": _resume,
     "evaluate": _evaluate,
     "promote": _promote,
     "rollback": _rollback,
     "actor": _actor,
+    "dream": _dream,
+    "results": _results,
     "runs": _runs,
+    "export": _export,
     "exporter": _exporter,
+    "dashboard": _dashboard,
     "secrets": _secrets,
     "doctor": _doctor,
 }

@@ -14,6 +14,7 @@ from deploy.compose_config import config_of
 from deploy.config import RunConfig, check_config, check_fit
 from deploy.run_folder import RUNS, RunFolder
 from deploy.target import find_target
+from system.clock import SystemClock
 from system.config import to_json
 from system.errors import CheckpointError, ConfigError, RunError
 from system.redis_client import without_password
@@ -26,6 +27,14 @@ def train(options: argparse.Namespace) -> None:
     if options.print_config:
         print_config(config)
         return
+    if options.seeds:
+        from deploy.seeds import train_seeds
+
+        _check_redis(config)
+        train_seeds(config, options, where, lambda one: _create(one, where))
+        return
+    if options.parallel:
+        raise ConfigError("--parallel needs --seeds: it says how many seeds run at a time")
     if options.detach and config.fleet.runner == "local":
         raise ConfigError("--detach needs --runner ray: --runner local is this very process")
     existing = RunFolder(where / RUNS / config.run)
@@ -34,15 +43,21 @@ def train(options: argparse.Namespace) -> None:
         return
     existing.refuse_existing()
     _check_redis(config)
+    _drive(_create(config, where), options, actors=config.fleet.actors)
+
+
+def _create(config: RunConfig, where: Path) -> RunFolder:
+    """Makes the folder of a run that can be trained here."""
     from actors.envs.registry import env_spec
 
     spec = env_spec(config.env)
     check_fit(config, spec)
-    from learner.learner import choose_device
+    from deploy.memory import check_memory, free_memory
+    from learner.device import choose_device
 
-    choose_device(config.learner.device)  # learner and driver share a machine
-    folder = RunFolder.create(where, config, spec)
-    _drive(folder, options, actors=config.fleet.actors)
+    # Learner and driver share a machine.
+    check_memory(config, spec, free_memory(choose_device(config.learner.device)))
+    return RunFolder.create(where, config, spec)
 
 
 def resume(options: argparse.Namespace) -> None:
@@ -63,7 +78,7 @@ def resume(options: argparse.Namespace) -> None:
     before = folder.record().config
     config = _reconfigured(before, options)
     _check_redis(config)
-    if _has_finished(folder, config.frames):
+    if has_finished(folder, config.frames):
         raise RunError(
             f"run {folder.name!r} has finished its {config.frames} frames; train on with: "
             f"dreamfleet resume --run {folder.name} --frames {2 * config.frames}"
@@ -95,6 +110,7 @@ def evaluate_run(options: argparse.Namespace) -> None:
 
     from actors.envs.registry import make_env
     from actors.evaluate import evaluate
+    from deploy.attended import told
     from deploy.evaluator import SEED_OFFSET
     from deploy.parts import new_agent
 
@@ -112,7 +128,8 @@ def evaluate_run(options: argparse.Namespace) -> None:
     # The filter samples its latent: a seed fixes this too.
     torch.manual_seed(seed)
     try:
-        result = evaluate(agent, env, episodes=options.episodes, seed=seed)
+        playing = told(env, SystemClock(), episodes=options.episodes)
+        result = evaluate(agent, playing, episodes=options.episodes, seed=seed)
     finally:
         env.close()
     if options.json:
@@ -165,13 +182,14 @@ def _go_on(folder: RunFolder, options: argparse.Namespace) -> None:
 
         watch(folder, Console())
         return
-    if _has_finished(folder, folder.record().config.frames):
+    if has_finished(folder, folder.record().config.frames):
         sys.stdout.write(f"run {folder.name} has finished its frames\n")
         return
     _drive(folder, options, actors=None)
 
 
-def _has_finished(folder: RunFolder, frames: int) -> bool:
+def has_finished(folder: RunFolder, frames: int) -> bool:
+    """Whether it was trained, and measured, to its frame limit."""
     lines = folder.metrics()
     trained = max((int(line.get("frames", 0)) for line in lines), default=0)
     measured = any("eval/return_mean" in line and line["frames"] >= frames for line in lines)

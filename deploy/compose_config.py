@@ -61,11 +61,19 @@ def _with_options(config: RunConfig, options: argparse.Namespace) -> RunConfig:
             "redis": options.redis,
             "redis_data": options.redis_data,
             "secrets": options.secrets,
+            "dashboard": False if options.no_dashboard else None,
         },
         "actor": {"copies": options.copies},
         "replay": {"ratio": options.replay_ratio},
     }
     top: dict[str, Any] = {"seed": options.seed, "frames": options.frames}
+    pixels = {
+        "show": options.pixels,
+        "size": options.pixels_size,
+        "quality": options.pixels_quality,
+    }
+    env = config.env
+    top["env"] = replace(env, pixels=replace(env.pixels, **_given(pixels)))
     for section, values in sections.items():
         top[section] = replace(getattr(config, section), **_given(values))
     return replace(config, **_given(top))

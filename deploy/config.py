@@ -19,6 +19,7 @@ from actors.config import ActorConfig, EnvConfig
 from learner.config import LearnerConfig
 from system.channel.protocol import KEPT_BROADCASTS, KEPT_PROMOTIONS
 from system.chunk_check import expected_columns
+from system.codec import MAX_CHUNK_BYTES, MAX_HEADER_BYTES
 from system.config import ModelConfig, ReplayConfig, require_not_negative, require_positive
 from system.control.protocol import FIRST_OWN_SLOT
 from system.errors import ConfigError
@@ -75,6 +76,8 @@ class FleetConfig:
     """Folder that `dreamfleet secrets` wrote; its passwords go into the URLs, by role."""
     redis_memory_bytes: int = 1024**3
     """`maxmemory` of the embedded server: a fuse, well above `replay.log_bytes` [bytes]."""
+    dashboard: bool = True
+    """Serve the page of the run on loopback, from a process of its own."""
     lost_after_s: float = 60.0
     """A process that shows no sign of life for so long is killed and started again [s]."""
     start_after_s: float = 180.0
@@ -149,12 +152,19 @@ def _check_runner(fleet: FleetConfig) -> None:
 
 
 def check_fit(config: RunConfig, spec: EnvSpec) -> None:
-    """Refuses budgets too small for what this environment's Steps weigh.
+    """Refuses budgets too small for what this environment's Steps weigh, and Chunks too large.
 
     Raises:
       ConfigError: names the budget and the least that works.
     """
     chunk_bytes = config.replay.chunk_length * step_bytes(spec)
+    around = MAX_HEADER_BYTES + 2 * config.model.deter + config.model.stoch
+    if chunk_bytes + around > MAX_CHUNK_BYTES:
+        most = (MAX_CHUNK_BYTES - around) // step_bytes(spec)
+        raise ConfigError(
+            f"replay.chunk_length={config.replay.chunk_length} makes Chunks of {chunk_bytes} "
+            f"bytes, and {MAX_CHUNK_BYTES} travel; use {most} or less"
+        )
     lead_bytes = (config.replay.lead_chunks + 1) * config.actor.copies * chunk_bytes
     fleet_bytes = max(config.fleet.actors, 1) * lead_bytes
     row = step_bytes(spec) + 2 * config.model.deter + config.model.stoch

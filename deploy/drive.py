@@ -10,6 +10,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from rich.console import Console
 
 from deploy.curve import points, save_png, text_plot
@@ -75,9 +77,10 @@ def _local(folder: RunFolder, record: RunRecord, console: Console) -> End:
     """All in this process."""
     clock = SystemClock()
     view, tail = View(console, clock), MetricsTail(folder.metrics_path)
-    with folder.locked():
+    with folder.locked(), contextlib.ExitStack() as stack:
         folder.write_control("local", "", clock.wall())
         run = LocalRun(record, folder.path)
+        _serve(folder, record, run, console, stack)
         try:
             with view, Interrupts(lambda: view.note(DRAINING)) as interrupts:
                 while not (run.finished or interrupts.stopping):
@@ -92,6 +95,23 @@ def _local(folder: RunFolder, record: RunRecord, console: Console) -> End:
             end = End(how="stopped")
         folder.write_end(end)
     return end
+
+
+def _serve(
+    folder: RunFolder, record: RunRecord, run: LocalRun, console: Console,
+    stack: contextlib.ExitStack,
+) -> None:  # fmt: skip
+    """The page, from a thread of this process: it sees the log in memory."""
+    if not record.config.fleet.dashboard:
+        return
+    from deploy.dashboard.beside import RunPage
+
+    try:
+        server = stack.enter_context(RunPage(folder).served(run.place.control))
+    except UserError as error:
+        say(console, f"no page: {error}")
+    else:
+        say(console, f"page: {server.url}")
 
 
 def _ray(

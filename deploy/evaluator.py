@@ -13,30 +13,30 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from actors.agent import Agent
-from actors.envs.batched import FaultTolerantEnv
 from actors.envs.registry import make_env
 from actors.evaluate import EvaluationResult, evaluate
-from deploy.files import append_line, read_lines
+from deploy.attended import Attended
+from deploy.files import read_lines
 from deploy.place import Place
 from deploy.promote import Promoter
 from deploy.run_folder import RunRecord
 from system.clock import Every
-from system.control.protocol import Event, Lease, ProcessMetrics
+from system.control.protocol import Point
 from system.errors import RejectedChunk, Unavailable
-from system.metrics import STARTED
 from system.models.agent import model_digest
+from system.presence import Presence
+from system.progress import progress_text
+from system.run_log import RunLog
 from system.specs import EnvSpec
 from system.tick import Progress, Wait
-from system.types import Snapshot, TimeStep
+from system.types import Snapshot
 
 ROLE = "evaluator"
 POLL_S = 0.5
 HEARTBEAT_S = 1.0
 LEASE_TTL_S = 20.0
-METRICS_TTL_S = 600.0
 SEED_OFFSET = 1_000_003
 """Evaluation copies are seeded apart from acting ones."""
 
@@ -64,25 +64,6 @@ class EvaluationRule:
         return (frames // self._every + 1) * self._every
 
 
-class _Attended:
-    """A BatchedEnv that shows signs of life, and stops when asked to, between two steps."""
-
-    def __init__(self, env: FaultTolerantEnv, attend: Callable[[], None]) -> None:
-        self.spec, self.num_copies = env.spec, env.num_copies
-        self._env, self._attend = env, attend
-
-    def reset(self, *, seed: int | None = None) -> TimeStep:
-        self._attend()
-        return self._env.reset(seed=seed)
-
-    def step(self, action: NDArray[np.float32]) -> TimeStep:
-        self._attend()
-        return self._env.step(action)
-
-    def close(self) -> None:
-        self._env.close()
-
-
 class Evaluator:
     """An evaluating process without its process.
 
@@ -106,12 +87,18 @@ class Evaluator:
         who: str,
     ) -> None:
         config = record.config
-        self._config, self._who = config, who
+        self._config = config
         self._channel, self._control, self._clock = place.channel, place.control, place.clock
+        self._presence = Presence(
+            place.control, place.clock, role=ROLE, slot=0, who=who, lease_ttl_s=LEASE_TTL_S
+        )
         # The same for every evaluation: policies are compared in pairs.
         self._seed = config.seed + SEED_OFFSET
-        self._path = folder / "metrics.jsonl"
-        frames = [line["frames"] for line in read_lines(self._path) if "eval/return_mean" in line]
+        self._log = RunLog(folder)
+        measured = [line for line in read_lines(self._log.path) if "eval/return_mean" in line]
+        frames = [line["frames"] for line in measured]
+        told = measured[-1].items() if measured else ()
+        self._values: dict[str, float] = {k: v for k, v in told if k.startswith("eval/")}
         rule = EvaluationRule(config.evaluation.every_frames, max(frames, default=None))
         self._rule = rule
         self._beat_due, self._poll_due = Every(HEARTBEAT_S), Every(POLL_S)
@@ -120,15 +107,15 @@ class Evaluator:
             config.env,
             num_copies=config.evaluation.copies,
             seed=self._seed,
-            while_waiting=lambda: self._beat("evaluating"),
+            while_waiting=lambda: self._beat(self._doing()),
         )
         self._promoter = Promoter(
             place.safe, place.clock, model_digest=model_digest(config.model, record.spec),
-            margin=config.evaluation.promote_margin, on_event=self._event,
+            margin=config.evaluation.promote_margin, on_event=self._presence.tell,
         )  # fmt: skip
         self._seen = (0, 0)
         self._interrupted = False
-        self._started_s = place.clock.wall()
+        self._steps, self._expected_steps, self._began_s = 0, 0.0, place.clock.now()
 
     def tick(self) -> Progress | Wait:
         """Measures a policy if one is due. Raises EnvironmentFault, see the environment."""
@@ -164,10 +151,7 @@ class Evaluator:
     def close(self) -> None:
         """Frees the simulators and gives the lease back."""
         self._env.close()
-        try:
-            self._control.release(ROLE, 0)
-        except Unavailable:
-            return
+        self._presence.release()
 
     def _newest(self) -> Snapshot | None:
         try:
@@ -179,10 +163,13 @@ class Evaluator:
         return snapshot.agent_steps * self._config.env.action_repeat
 
     def _measure(self, snapshot: Snapshot, episodes: int, *, seed: int) -> None:
-        env = _Attended(self._env, self._attend)
+        env = Attended(self._env, self._attend)
 
         def play(policy: Snapshot) -> EvaluationResult:
             self._agent.load(policy)
+            rounds = -(-episodes // self._env.num_copies)
+            self._expected_steps = rounds * self._values.get("eval/length_mean", 0.0)
+            self._steps, self._began_s = 0, self._clock.now()
             return evaluate(self._agent, env, episodes=episodes, seed=seed)
 
         result = play(snapshot)
@@ -193,7 +180,13 @@ class Evaluator:
     def _attend(self) -> None:
         if self._interrupted:
             raise Interrupted
-        self._beat("evaluating")
+        self._steps += 1
+        self._beat(self._doing())
+
+    def _doing(self) -> str:
+        """Episodes are taken to be as long as those of the last evaluation."""
+        share = self._steps / self._expected_steps if self._expected_steps else None
+        return progress_text("evaluating", share, self._clock.now() - self._began_s)
 
     def _tell(self, snapshot: Snapshot, result: EvaluationResult) -> None:
         values = {
@@ -208,24 +201,16 @@ class Evaluator:
             "frames": self._frames(snapshot),
             "updates": snapshot.update,
         }
-        append_line(self._path, {**facts, **values})
-        values[f"{ROLE}/{STARTED}"] = self._started_s
-        metrics = ProcessMetrics(role=ROLE, slot=0, time_s=self._clock.wall(), values=values)
+        self._log.append({**facts, **values})
+        point = {
+            "elapsed_s": snapshot.elapsed_s, "frames": float(facts["frames"]),
+            "updates": float(facts["updates"]), **values,
+        }  # fmt: skip
         with contextlib.suppress(Unavailable):
-            self._control.put_metrics(metrics, ttl_s=METRICS_TTL_S)
-
-    def _event(self, kind: str, text: str) -> None:
-        event = Event(time_s=self._clock.wall(), role=ROLE, slot=0, kind=kind, text=text)
-        with contextlib.suppress(Unavailable):
-            self._control.record(event)
+            self._control.remember(Point(time_s=self._clock.wall(), values=point))
+        self._values = values
+        self._presence.beat("evaluating", values)
 
     def _beat(self, doing: str) -> None:
-        if not self._beat_due(self._clock.now()):
-            return
-        lease = Lease(
-            role=ROLE, slot=0, incarnation=0, who=self._who, doing=doing, time_s=self._clock.wall()
-        )
-        try:
-            self._control.renew(lease, ttl_s=LEASE_TTL_S)
-        except Unavailable:
-            return
+        if self._beat_due(self._clock.now()):
+            self._presence.beat(doing, self._values)

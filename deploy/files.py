@@ -1,10 +1,9 @@
-"""Small files written whole or not at all, and lines appended in one piece."""
+"""Small files written whole or not at all, and lines of JSON as they are read back."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +25,6 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise RunError(f"{path} is not a JSON object")
     return data
-
-
-def append_line(path: Path, data: dict[str, Any]) -> None:
-    """Appends one JSON line with a single write, so that several processes may share the file."""
-    line = json.dumps(data, separators=(",", ":")) + "\n"
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    try:
-        os.write(descriptor, line.encode())
-    finally:
-        os.close(descriptor)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

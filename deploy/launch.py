@@ -84,8 +84,13 @@ def entrypoint(options: argparse.Namespace, folder: str) -> str:
     """The shell line the job runs."""
     words = ["dreamfleet", "train"]
     for name in ("env", "preset", "size", "run", "frames", "actors", "copies", "seed", "runner",
-                 "redis", "redis_data", "secrets", "action_repeat", "replay_ratio"):  # fmt: skip
+                 "redis", "redis_data", "secrets", "action_repeat", "replay_ratio", "pixels_size",
+                 "pixels_quality"):  # fmt: skip
         words += _option(name.replace("_", "-"), getattr(options, name))
+    if options.pixels:
+        words.append("--pixels" if options.pixels == "only" else "--pixels-with-state")
+    if options.no_dashboard:
+        words.append("--no-dashboard")
     if options.env_arg:
         words += ["--env-arg", *options.env_arg]
     if options.settings:

@@ -1,4 +1,4 @@
-"""`status`, `scale`, `stop`: commands for a run that goes on by itself, here or elsewhere."""
+"""`status`, `scale`, `slot`, `stop`: commands for a run that goes on by itself, wherever it is."""
 
 from __future__ import annotations
 
@@ -55,6 +55,20 @@ def scale(options: argparse.Namespace) -> None:
     finally:
         with contextlib.suppress(Unavailable):
             sys.stdout.write(_fleet_for_people(target.name, control, desired))
+
+
+def slot(options: argparse.Namespace) -> None:
+    """`dreamfleet slot N drain|restart|start`: stores the wish; the supervisor fulfils it.
+
+    Raises:
+      ConfigError: the slot is not one of the fleet.
+      RunError: the run is not running, or has no actors of its own.
+    """
+    target = find_target(options, Path.cwd())
+    control = target.control("slot")
+    desired = control.ask_slot(options.slot, options.action)
+    with contextlib.suppress(Unavailable):
+        sys.stdout.write(_fleet_for_people(target.name, control, desired))
 
 
 def stop(options: argparse.Namespace) -> None:
@@ -151,6 +165,8 @@ def _for_people(now: Status) -> str:
     if now.alive:  # of a run at rest the wish is kept, but not here
         rows.append(("actors", str(now.actors)))
         rows.append(("learner", now.doing.get("learner", "starting")))
+    if now.page:
+        rows.append(("page", now.page))
     lines = [f"{label:<8} {text}" for label, text in rows]
     lines += [f"  {line}" for line in pending_lines(now.actors)]
     return "\n".join(lines) + "\n"

@@ -6,16 +6,17 @@ import contextlib
 import os
 import signal
 import socket
+from dataclasses import replace
 from typing import Protocol
 
-from deploy.place import REPLY_TIMEOUT_S
+from deploy.dashboard.beside import RunPage
+from deploy.folder_control import FolderControl, how_it_ended
 from deploy.registry import Registry
 from deploy.run_entry import RunEntry
 from deploy.run_folder import RunFolder, RunRecord
 from deploy.status import MetricsTail, Status, is_supervised, newest_numbers, status_of
 from system.channel.redis import RedisChannel
-from system.control.protocol import Control
-from system.control.redis import RedisControl
+from system.control.protocol import Control, RememberedPoint
 from system.errors import CheckpointError, RunError, Unavailable
 from system.types import Snapshot
 
@@ -70,8 +71,7 @@ class FolderRun:
     def __init__(self, folder: RunFolder) -> None:
         self.name, self.folder, self.record = folder.name, folder, folder.record()
         self._tail = MetricsTail(folder.metrics_path)
-        self._control: RedisControl | None = None
-        self._url = ""
+        self._meeting = FolderControl(folder, self.record.run_id)
 
     @property
     def where(self) -> str:
@@ -85,11 +85,12 @@ class FolderRun:
 
     def status(self) -> Status:
         """How it stands; without the fleet while Redis is away."""
-        alive, values = self.alive(), self._tail.read()
+        alive, values, ended = self.alive(), self._tail.read(), how_it_ended(self.folder)
+        status = status_of(self.record, values, None, alive=alive, ended=ended)
         with contextlib.suppress(Unavailable):
-            control = self._connected() if alive else None
-            return status_of(self.record, values, control, alive=alive, ended=self._ended())
-        return status_of(self.record, values, None, alive=alive, ended=self._ended())
+            control = self._meeting.connected() if alive else None
+            status = status_of(self.record, values, control, alive=alive, ended=ended)
+        return replace(status, page=RunPage(self.folder).url)
 
     def control(self, verb: str) -> Control:
         """The control plane of a running run."""
@@ -103,7 +104,7 @@ class FolderRun:
                 f"run {self.name!r} is one process (--runner local) and cannot {verb}; only runs "
                 "with --runner ray can"
             )
-        control = self._connected()
+        control = self._meeting.connected()
         if control is None:
             raise RunError(f"run {self.name!r} is controlled on {file.host}; run {verb} there")
         return control
@@ -128,28 +129,7 @@ class FolderRun:
 
     def close(self) -> None:
         """Releases the connection."""
-        if self._control is not None:
-            self._control.close()
-
-    def _connected(self) -> RedisControl | None:
-        """To where the run meets now: a resumed one may meet elsewhere. None if not from here."""
-        file = self.folder.control()
-        url = file.redis if file is not None else ""
-        elsewhere = file is not None and file.host != socket.gethostname()
-        if url.startswith("unix://") and elsewhere:
-            return None
-        if url != self._url:
-            self.close()
-            self._control, self._url = None, url
-            if url:
-                self._control = RedisControl(url, self.record.run_id, timeout_s=REPLY_TIMEOUT_S)
-        return self._control
-
-    def _ended(self) -> str:
-        end = self.folder.end()
-        if end is None:
-            return "lost" if self.folder.control() is not None else ""
-        return f"{end.how}: {end.text}" if end.text else end.how
+        self._meeting.close()
 
 
 class RemoteRun:
@@ -178,6 +158,10 @@ class RemoteRun:
         return status_of(
             self.record, values, self._control if alive else None, alive=alive, ended=ended
         )
+
+    def history(self, after: str) -> list[RememberedPoint]:
+        """What its Redis remembers of its lines of metrics, those after a cursor."""
+        return self._control.history(after)
 
     def control(self, verb: str) -> Control:
         """The control plane of a running run."""

@@ -7,6 +7,7 @@ replay ratio are dials. `laptop` is smaller everywhere, for a result within minu
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from actors.config import ActorConfig, EnvConfig
 from deploy.config import EvaluationConfig, RunConfig
@@ -14,15 +15,15 @@ from learner.config import LearnerConfig
 from system.config import ModelConfig, ReplayConfig
 from system.errors import ConfigError, nearest
 
-# deter, hidden, classes, units; stoch is 32 and blocks 8 for all of them.
+# deter, hidden, classes, units, depth; stoch is 32 and blocks 8 for all of them.
 _AUTHORS_SIZES = {
-    "1m": (512, 64, 4, 64),
-    "12m": (2048, 256, 16, 256),
-    "25m": (3072, 384, 24, 384),
-    "50m": (4096, 512, 32, 512),
-    "100m": (6144, 768, 48, 768),
-    "200m": (8192, 1024, 64, 1024),
-    "400m": (12288, 1536, 96, 1536),
+    "1m": (512, 64, 4, 64, 4),
+    "12m": (2048, 256, 16, 256, 16),
+    "25m": (3072, 384, 24, 384, 24),
+    "50m": (4096, 512, 32, 512, 32),
+    "100m": (6144, 768, 48, 768, 48),
+    "200m": (8192, 1024, 64, 1024, 64),
+    "400m": (12288, 1536, 96, 1536, 96),
 }
 
 SIZES: dict[str, ModelConfig] = {
@@ -31,8 +32,10 @@ SIZES: dict[str, ModelConfig] = {
         encoder_layers=2, decoder_layers=2, policy_layers=2, value_layers=2,
     ),
     **{
-        size: ModelConfig(size=size, deter=deter, hidden=hidden, classes=classes, units=units)
-        for size, (deter, hidden, classes, units) in _AUTHORS_SIZES.items()
+        size: ModelConfig(
+            size=size, deter=deter, hidden=hidden, classes=classes, units=units, depth=depth
+        )
+        for size, (deter, hidden, classes, units, depth) in _AUTHORS_SIZES.items()
     },
 }  # fmt: skip
 
@@ -43,6 +46,7 @@ DM_CONTROL_REPEAT = {"laptop": 4, "dreamer": 2}
 def laptop(env: EnvConfig, *, run: str, size: str = "nano") -> RunConfig:
     """A policy within minutes on two cores: smaller batch, fewer dreams, faster learning."""
     agent_steps = 20_000
+    env = replace(env, pixels=replace(env.pixels, quality="fast"))
     return RunConfig(
         run=run,
         preset="laptop",

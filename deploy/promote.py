@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import safetensors.torch
 from safetensors import SafetensorError
 
 from system.channel.protocol import PolicyChannel
@@ -86,6 +85,8 @@ def unfit(snapshot: Snapshot, model_digest: str) -> str | None:
       snapshot: the policy.
       model_digest: of the run's model and environment.
     """
+    import safetensors.torch  # here: who asks for a policy that is gone need not wait for torch
+
     if snapshot.model_digest != model_digest:
         return f"it is for model {snapshot.model_digest}, this run's is {model_digest}"
     try:

@@ -14,7 +14,7 @@ Not wanted and alive: drain it, then kill it when its grace is over.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import NamedTuple, TypeAlias
 
@@ -24,6 +24,8 @@ KILL_AGAIN_S = 20.0
 """How long an end may take to be confirmed before the kill is repeated [s]."""
 STABLE_S = 5.0
 """A member that lived so long before it was killed has not failed in a row [s]."""
+DRAINED_BY_HAND = "drained by hand"
+RESTARTED_BY_HAND = "restarted by hand"
 RAISED_STABLE_S = 60.0
 """The same if it failed by itself: restored, it may meet the cause again after some updates [s]."""
 
@@ -71,6 +73,8 @@ class Observed:
     """Since when it has a place on a machine; None while it waits for one."""
     seen_s: float | None = None
     """Last sign of life of this incarnation; None before the first."""
+    incarnation: int = 0
+    """As its lease says; 0 before it has claimed its slot."""
     failures: int = 0
     """Failures in a row, this one included."""
     reason: str = ""
@@ -84,17 +88,22 @@ class Wanted:
     actors: int
     learner: bool = True
     evaluator: bool = True
+    held: frozenset[int] = frozenset()
+    """Slots that stay empty."""
+    retired: Mapping[int, int] = field(default_factory=dict)
+    """Slot -> its newest incarnation that is to end."""
 
     def __contains__(self, member: Member) -> bool:
         if member.role == "actor":
-            return member.slot < self.actors
+            return member.slot < self.actors and member.slot not in self.held
         return self.learner if member == LEARNER else self.evaluator
 
     @property
     def members(self) -> list[Member]:
         """Every wanted member; the learner first, since actors wait for its word."""
         members = [LEARNER] if self.learner else []
-        members += [Member("actor", slot) for slot in range(self.actors)]
+        slots = (slot for slot in range(self.actors) if slot not in self.held)
+        members += [Member("actor", slot) for slot in slots]
         return members + ([EVALUATOR] if self.evaluator else [])
 
 
@@ -124,9 +133,10 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """Ask a member to finish, flush and exit."""
+    """Ask a member to finish, flush and exit; `reason` is empty if it is not wanted."""
 
     member: Member
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,10 +156,16 @@ def reconcile(
     """What to do now; at most one action for each member."""
     actions: list[Action] = []
     for member in wanted.members:
-        actions += _for_wanted(member, observed.get(member, Observed()), now_s, rules)
+        seen = observed.get(member, Observed())
+        if member.role == "actor" and _is_retired(seen, wanted.retired.get(member.slot, 0)):
+            actions.append(Drain(member, RESTARTED_BY_HAND))
+        else:
+            actions += _for_wanted(member, seen, now_s, rules)
     for member in sorted(set(observed)):
         if member not in wanted:
-            actions += _for_unwanted(member, observed[member], now_s, rules)
+            by_hand = member.role == "actor" and member.slot in wanted.held
+            reason = DRAINED_BY_HAND if by_hand else ""
+            actions += _for_unwanted(member, observed[member], now_s, rules, reason)
     return actions
 
 
@@ -178,9 +194,15 @@ def _for_wanted(member: Member, seen: Observed, now_s: float, rules: Rules) -> l
     return _when_overdue(member, seen, now_s, rules)
 
 
-def _for_unwanted(member: Member, seen: Observed, now_s: float, rules: Rules) -> list[Action]:
+def _is_retired(seen: Observed, last: int) -> bool:
+    return seen.phase is Phase.ALIVE and 0 < seen.incarnation <= last
+
+
+def _for_unwanted(
+    member: Member, seen: Observed, now_s: float, rules: Rules, reason: str
+) -> list[Action]:
     if seen.phase is Phase.ALIVE:
-        return [Drain(member)]
+        return [Drain(member, reason)]
     return _when_overdue(member, seen, now_s, rules)
 
 

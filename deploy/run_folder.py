@@ -4,6 +4,7 @@
 
     config.json     complete config, environment spec, versions, hardware; written once
     metrics.jsonl   one JSON object a line, each with time_s, frames, updates
+    metrics.csv     what people plot of it, in fixed columns
     control.json    where the processes of this run meet, for `status`, `scale`, `stop`
     end.json        how it ended, if it did
     checkpoints/ replay/ redis/ log/ curve.png

@@ -2,7 +2,7 @@
 
 ::
 
-    with folder.starting():  embedded Redis or --redis -> Ray of RAY_ADDRESS or deploy.head
+    with folder.starting():  page -> embedded Redis or --redis -> Ray of RAY_ADDRESS or deploy.head
                              -> desired fleet -> start_supervisor, which takes the lock
 """
 
@@ -12,6 +12,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 
 from deploy.config import FleetConfig
+from deploy.dashboard.beside import RunPage
 from deploy.fleet import Order
 from deploy.head import Head
 from deploy.place import RedisUrls
@@ -24,6 +25,9 @@ from deploy.topology import check_cluster
 from system.control.protocol import Control
 from system.errors import ConfigError
 from system.redis_client import ping
+
+PAGE_TIMEOUT_S = 10.0
+"""Longest wait for the page; Ray takes longer to start [s]."""
 
 
 def start_fleet(
@@ -42,7 +46,12 @@ def start_fleet(
       ConfigError: Redis cannot be reached from all machines of the cluster.
     """
     fleet = record.config.fleet
-    with folder.starting(), _redis(folder, fleet, say) as urls, _cluster(folder, say) as cluster:
+    with (
+        folder.starting(),
+        _page(folder, fleet, say),
+        _redis(folder, fleet, say) as urls,
+        _cluster(folder, say) as cluster,
+    ):
         order = _order(folder, record, urls)
         with joined(cluster, record.run_id) as ray:
             refuse_supervised(ray, folder)
@@ -50,6 +59,23 @@ def start_fleet(
             with contextlib.closing(order.place("learner").control) as control:
                 _wish(control, record, actors)
             start_supervisor(ray, order, embedded=not fleet.redis)
+
+
+@contextlib.contextmanager
+def _page(folder: RunFolder, fleet: FleetConfig, say: Callable[[str], None]) -> Iterator[None]:
+    """The run's page comes up meanwhile; without it the run starts too."""
+    if not fleet.dashboard:
+        yield
+        return
+    page = RunPage(folder)
+    page.start()
+    try:
+        yield
+    except BaseException:
+        page.stop()
+        raise
+    url = page.wait_for_url(PAGE_TIMEOUT_S)
+    say(f"page: {url}" if url else f"no page: see {folder.log_path / 'dashboard.log'}")
 
 
 @contextlib.contextmanager

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from deploy.actors_status import ActorsStatus, actors_of
 from deploy.run_folder import RunRecord
+from deploy.tail import Tail
 from system.control.protocol import Control, Lease, ProcessMetrics
 
 SUPERVISOR = "supervisor"
@@ -25,32 +25,23 @@ class MetricsTail:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path, self._offset = path, 0
+        self._tail = Tail(path)
         self.values: dict[str, Any] = {}
 
     def read(self) -> dict[str, Any]:
         """Reads on; returns the merged values. A line still being written is left for later."""
-        if not self._path.exists():
-            return self.values
-        with self._path.open("rb") as file:
-            file.seek(self._offset)
-            for line in file:
-                if not line.endswith(b"\n"):
-                    break
-                self._offset += len(line)
-                self._merge(line)
+        for line in self._tail.new():
+            merge_line(self.values, line)
         return self.values
 
-    def _merge(self, line: bytes) -> None:
-        try:
-            values = json.loads(line)
-        except ValueError:
-            return
-        if "eval/return_mean" in values:
-            # Its facts are those of the measured policy, mostly older than the learner's.
-            for key in ("time_s", "frames", "updates"):
-                values[key] = max(values[key], self.values.get(key, 0))
-        self.values.update(values)
+
+def merge_line(values: dict[str, Any], line: dict[str, Any]) -> None:
+    """Takes a line of metrics into the newest value of every key."""
+    if "eval/return_mean" in line:
+        # Its facts are those of the measured policy, mostly older than the learner's.
+        facts = {key: max(line[key], values.get(key, 0)) for key in ("time_s", "frames", "updates")}
+        line = {**line, **facts}
+    values.update(line)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,6 +70,8 @@ class Status:
     replay: dict[str, float | None]
     doing: dict[str, str] = field(default_factory=dict)
     """process -> what it is doing."""
+    page: str = ""
+    """URL of its page, with the token, if that is served on this machine."""
 
     @property
     def phase(self) -> str:
@@ -103,6 +96,7 @@ class Status:
                 "starting": actors.starting,
                 "pending": actors.pending,
                 "reasons": actors.reasons,
+                "held": actors.held,
                 "own": actors.own,
             },
             "return_mean": self.return_mean,
@@ -111,6 +105,7 @@ class Status:
             "policy_age_s": self.policy_age_s,
             "replay": self.replay,
             "doing": self.doing,
+            "page": self.page,
         }
 
 

@@ -132,8 +132,8 @@ class SupervisorProcess:
         fleet.close()
         how = "finished" if supervisor.finished else "stopped"
         end = End(how="failed" if supervisor.failure else how, text=supervisor.failure)
+        supervisor.leave()
         with contextlib.suppress(Unavailable):  # the folder is told in any case
-            supervisor.leave()
             registry.end(order.record.run_id, end.how, end.text)
         if server is not None:
             server.stop()

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from deploy.fleet import Outcome, SupervisorSeams
+from deploy.pending import Pending
 from deploy.reconcile import (
     EVALUATOR,
     LEARNER,
@@ -27,17 +28,18 @@ from deploy.reconcile import (
     Rules,
     Start,
     Wanted,
-    backoff_s,
     failures_in_a_row,
     reconcile,
 )
 from system.clock import Every
-from system.control.protocol import Desired, Event, Lease
+from system.control.protocol import Desired, Lease
 from system.errors import DreamfleetError, RunError, Unavailable
+from system.presence import Presence
 
+REDIS = Member("redis", 0)
+"""What happens to the embedded server is told as of a member."""
 LEASE_TTL_S = 10.0
 LOOK_S = 0.5
-PENDING_AFTER_S = 5.0
 MAX_FAILURES = 8
 """Failures in a row, without a sign of life between, after which the run is given up."""
 FINAL_EVALUATION_S = 600.0
@@ -76,12 +78,13 @@ class Supervisor:
         """
         self._fleet, self._control, self._clock = seams.fleet, seams.control, seams.clock
         self._server, self._rules = seams.server, rules
-        self._who, self._stack_of = who, stack_of
+        self._stack_of, self._pending = stack_of, Pending(seams.fleet, rules)
+        self._presence = Presence(
+            seams.control, seams.clock, role="supervisor", slot=0, who=who, lease_ttl_s=LEASE_TTL_S
+        )
         self._observed: dict[Member, Observed] = {}
         self._holders: dict[Member, str] = {}
         self._dead: set[str] = set()
-        self._pending: dict[Member, str] = {}
-        self._untold: list[Event] = []
         self._desired = Desired(actors=actors)
         self._lives_on_own = actors == 0
         self._look_due, self._stopping = Every(LOOK_S), False
@@ -92,7 +95,7 @@ class Supervisor:
         now_s = self._clock.now()
         for member in self._fleet.adopt():
             self._observed[member] = Observed(phase=Phase.ALIVE, since_s=now_s)
-            self._tell(member.role, member.slot, "adopted", f"{member}, by a new supervisor")
+            self._tell(member, "adopted", f"{member}, by a new supervisor")
 
     @property
     def ended(self) -> bool:
@@ -108,10 +111,8 @@ class Supervisor:
         self._stopping = True
 
     def leave(self) -> None:
-        """Tells what is untold, and gives the lease back. Raises Unavailable."""
-        for event in self._untold:
-            self._control.record(event)
-        self._control.release("supervisor", 0)
+        """Tells what is untold, and gives the lease back."""
+        self._presence.release()
 
     def tick(self) -> None:
         """One turn: look, decide, act."""
@@ -128,7 +129,8 @@ class Supervisor:
             self._fleet.ask_for(wanted.members)
             for action in reconcile(wanted, self._observed, now_s, self._rules):
                 self._act(action, now_s)
-        self._explain(now_s)
+        for member, reason in self._pending.news(self._wanted(), self._observed, now_s).items():
+            self._tell(member, f"{member.role}_pending", reason)
 
     def _wanted(self) -> Wanted:
         """Order of an end: actors, then the learner they need to drain; evaluator at last."""
@@ -141,21 +143,26 @@ class Supervisor:
             return Wanted(actors=0, learner=False, evaluator=acting and not self._stopping)
         if self._stopping:
             return Wanted(actors=0, learner=acting, evaluator=False)
-        return Wanted(actors=self._desired.actors)
+        wish = self._desired
+        return Wanted(
+            actors=wish.actors,
+            held=frozenset(wish.held),
+            retired={int(slot): last for slot, last in wish.retired.items()},
+        )
 
     def _keep_server(self) -> None:
         if self._server is None or self._server.alive():
             return
-        self._tell("redis", 0, "redis_died", "the embedded Redis does not answer; starting it")
+        self._tell(REDIS, "redis_died", "the embedded Redis does not answer; starting it")
         try:
             try:
                 self._server.start()
             except RunError:
                 self._server.restart()
         except DreamfleetError as error:
-            self._tell("redis", 0, "redis_down", str(error))
+            self._tell(REDIS, "redis_down", str(error))
         else:
-            self._tell("redis", 0, "redis_restarted", "the embedded Redis answers again")
+            self._tell(REDIS, "redis_restarted", "the embedded Redis answers again")
 
     def _look(self, now_s: float) -> None:
         """Reads the wish and the signs of life. While control is away, nobody counts as lost."""
@@ -163,10 +170,7 @@ class Supervisor:
             self._desired = self._remembered(self._control.desired())
             self._stopping = self._stopping or self._desired.stopping
             leases = self._control.leases()
-            self._control.renew(self._lease(), ttl_s=LEASE_TTL_S)
-            while self._untold:
-                self._control.record(self._untold[0])
-                self._untold.pop(0)
+            self._presence.say("draining" if self._stopping else "supervising", {})
         except Unavailable:
             for member, seen in self._observed.items():
                 if seen.seen_s is not None:
@@ -202,7 +206,7 @@ class Supervisor:
         if seen is None or lease.who in self._dead:
             return  # of the process before: leases outlive a kill for some seconds
         self._holders[member] = lease.who
-        self._observed[member] = replace(seen, seen_s=now_s)
+        self._observed[member] = replace(seen, seen_s=now_s, incarnation=lease.incarnation)
 
     def _note_end(self, member: Member, how: Outcome, now_s: float) -> None:
         seen = self._observed.get(member, Observed())
@@ -224,7 +228,7 @@ class Supervisor:
         self._observed[member] = Observed(
             phase=Phase.FAILED, since_s=now_s, failures=failures, reason=seen.reason or text
         )
-        self._tell(member.role, member.slot, f"{member.role}_died", f"{member}: {text}")
+        self._tell(member, f"{member.role}_died", f"{member}: {text}")
         vain = member == LEARNER or (member.role == "actor" and seen.seen_s is None)
         if vain and failures >= MAX_FAILURES:
             where = "its log is in the run's folder log/"
@@ -245,9 +249,10 @@ class Supervisor:
                     phase=Phase.ALIVE, since_s=now_s, failures=seen.failures
                 )
                 if reason:
-                    kind = f"{member.role}_restarted"
-                    self._tell(member.role, member.slot, kind, f"{member} restarted; {reason}")
-            case Drain():
+                    self._tell(member, f"{member.role}_restarted", f"{member} restarted; {reason}")
+            case Drain(reason=reason):
+                if reason:
+                    self._tell(member, f"{member.role}_drained", f"{member}: {reason}")
                 # Nobody reads what actors would send to a learner that is gone.
                 final = self.finished and (member.role == "actor" or not self._stopping)
                 self._fleet.drain(member, final=final)
@@ -261,40 +266,7 @@ class Supervisor:
                 self._observed[member] = replace(
                     seen, phase=Phase.KILLED, since_s=now_s, reason=reason
                 )
-                self._tell(member.role, member.slot, f"{member.role}_killed", f"{member}: {reason}")
+                self._tell(member, f"{member.role}_killed", f"{member}: {reason}")
 
-    def _explain(self, now_s: float) -> None:
-        """Keeps the reasons why wanted members are not there; tells of a new one."""
-        pending = {}
-        wanted = self._wanted()
-        for member in wanted.members:
-            seen = self._observed.get(member, Observed())
-            if seen.seen_s is None or seen.phase is Phase.FAILED:
-                pending[member] = self._reason(member, seen, now_s)
-        for member, reason in pending.items():
-            seen = self._observed.get(member, Observed())
-            long = now_s - seen.since_s > PENDING_AFTER_S
-            # That it failed was told; its countdown is not.
-            news = reason != self._pending.get(member) and seen.phase is not Phase.FAILED
-            if long and news and "starting" not in reason:
-                self._tell(member.role, member.slot, f"{member.role}_pending", reason)
-        self._pending = pending
-
-    def _reason(self, member: Member, seen: Observed, now_s: float) -> str:
-        if seen.phase is Phase.FAILED:
-            rest_s = seen.since_s + backoff_s(seen.failures, self._rules) - now_s
-            return f"restarts in {max(rest_s, 0):.0f} s: {seen.reason}"
-        if now_s - seen.since_s < PENDING_AFTER_S:
-            return "starting"
-        return self._fleet.why_pending(member)
-
-    def _lease(self) -> Lease:
-        doing = "draining" if self._stopping else "supervising"
-        return Lease(
-            role="supervisor", slot=0, incarnation=0, who=self._who, doing=doing,
-            time_s=self._clock.wall(),
-        )  # fmt: skip
-
-    def _tell(self, role: str, slot: int, kind: str, text: str) -> None:
-        event = Event(time_s=self._clock.wall(), role=role, slot=slot, kind=kind, text=text)
-        self._untold.append(event)
+    def _tell(self, member: Member, kind: str, text: str) -> None:
+        self._presence.tell(kind, text, role=member.role, slot=member.slot)

@@ -21,7 +21,8 @@ from deploy.registry import Registry
 from deploy.run_folder import RUNS, RunFolder, list_runs
 from deploy.secrets import role_urls
 from deploy.status import is_supervised
-from system.errors import RunError
+from system.errors import RunError, Unavailable
+from system.redis_client import ReplyError, connect
 
 
 def find_target(options: argparse.Namespace, where: Path) -> Target:
@@ -34,13 +35,21 @@ def find_target(options: argparse.Namespace, where: Path) -> Target:
         registry = open_registry(options, "learner")
         name = options.run or _only(*_remote_names(registry), place=registry.shown_url)
         return RemoteRun(registry, registry.find(name))
-    return FolderRun(RunFolder.open(where, options.run or _only_folder(where)))
+    return FolderRun(RunFolder.open(where, options.run or only_folder(where)))
 
 
 def server_urls(options: argparse.Namespace, role: Role) -> RedisUrls:
     """The servers that `--redis` names, with the passwords of `--secrets` for this role."""
     data = getattr(options, "redis_data", None) or ""
     return role_urls(RedisUrls(control=options.redis, data=data), role, options.secrets)
+
+
+def must_not_refuse(url: str) -> None:
+    """Redis may be away now, but a wrong password is told at once. Raises UserError."""
+    connection = connect(url)
+    with contextlib.suppress(Unavailable, ReplyError):
+        connection.call("PING")
+    connection.close()
 
 
 def open_registry(options: argparse.Namespace, role: Role) -> Registry:
@@ -59,7 +68,8 @@ def _remote_names(registry: Registry) -> tuple[list[str], list[str]]:
     return [entry.run_id for entry in running], [entry.run_id for entry in entries]
 
 
-def _only_folder(where: Path) -> str:
+def only_folder(where: Path) -> str:
+    """The run of this folder that runs, or else the only one there is. Raises RunError."""
     names = list_runs(where)
     running = [name for name in names if RunFolder(where / RUNS / name).in_use()]
     return _only(running, names, place=str(where / RUNS))

@@ -124,6 +124,10 @@ def plain_line(status: Status, eta_s: float | None) -> str:
         f"age {number(status.policy_age_s, '.1f')} s",
         f"actors {actors.running}/{actors.desired}",
     ]
+    for role in ("learner", "evaluator"):  # what takes long
+        doing = status.doing.get(role, "")
+        if doing.startswith(("restoring", "evaluating")):
+            parts.append(doing)
     if eta_s is not None:
         parts.append(f"ETA {clock_time(eta_s)}")
     return " | ".join(parts)
@@ -178,6 +182,8 @@ def _rows(status: Status, eta_s: float | None) -> list[tuple[str, str, str, str]
         ("replay", f"{number(replay.get('steps'), ',.0f')} steps, {percent(replay.get('fill'))}",
          "replay ratio", ratio),
         ("actors", fleet, "learner", status.doing.get("learner", "-")),
+        ("evaluator", status.doing.get("evaluator", "-"), "supervisor",
+         status.doing.get("supervisor", "-")),
         ("time", clock_time(status.elapsed_s), "ETA",
          "-" if eta_s is None else clock_time(eta_s)),
     ]  # fmt: skip

@@ -215,11 +215,14 @@ class Arena:
         here = (ordinals >= self.oldest) & (ordinals < self.end)
         return here & self.columns.followed[rows] & self.columns.known[rows]
 
-    def sample(self, contexts: Ordinals) -> Batch:
-        """Gathers the Sequences after the given context Steps, int64 [B] -> Batch [B, T]."""
-        steps = np.empty((len(contexts), self.batch_length), np.int64)
+    def sample(self, contexts: Ordinals, length: int | None = None) -> Batch:
+        """Gathers the Sequences after the given context Steps, int64 [B] -> Batch [B, T].
+
+        Another `length` than T needs so many successors.
+        """
+        steps = np.empty((len(contexts), length or self.batch_length), np.int64)
         current = contexts
-        for t in range(self.batch_length):
+        for t in range(steps.shape[1]):
             current = self.columns.successor[current % self.capacity]
             steps[:, t] = current
         rows, before = steps % self.capacity, contexts % self.capacity

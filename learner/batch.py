@@ -16,7 +16,7 @@ class Batch:
     """What one update reads; [B, T, ...] on the learner's device."""
 
     observation: dict[str, Tensor]
-    """Each float32 [B, T, ...]."""
+    """Each float32 [B, T, ...], images uint8 [B, T, H, W, C]."""
     action: Tensor
     """float32 [B, T, A]: chosen AFTER observation t."""
     previous_action: Tensor

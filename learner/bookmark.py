@@ -35,6 +35,8 @@ class Bookmark:
     """Wall-clock time of the checkpoint [s]."""
     replayed: int
     """Steps replayed so far [agent steps]."""
+    resets: int
+    """Episodes that began among the inserted Steps."""
     optimizer_steps: int
     torch_generator: bytes
     sampler_generator: dict[str, Any]

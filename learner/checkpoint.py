@@ -33,7 +33,7 @@ from system.errors import CheckpointError
 from system.files import sync_folder, write_synced
 from system.types import Snapshot
 
-FORMAT = 2
+FORMAT = 3
 MANIFEST = "manifest.json"
 PROGRESS = "progress.json"
 _TENSORS = ("weights", "optimizer", "latents")
@@ -86,8 +86,10 @@ def save(folder: Path, checkpoint: Checkpoint, epochs: Epochs, *, keep: int) -> 
         raise
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+    # Listed first: what a successor saves meanwhile is not in it. What nobody finished removing is.
+    there = {*folder.glob("[0-9]*")}
     good = [path for path in list_checkpoints(folder) if epochs.counts(path.name)]
-    for path in {*list_checkpoints(folder)} - {*good[-keep:]}:
+    for path in there - {*good[-keep:]}:
         shutil.rmtree(path, ignore_errors=True)
     return final
 

@@ -63,6 +63,9 @@ class LearnerConfig:
     """Longest time a read Chunk waits to be synced to its segment [s]."""
     metrics_s: float = 2.0
     """Time between lines of metrics [s]."""
+    dream_report_s: float = 10.0
+    """Least time between dreams beside what was recorded, for people to look at; each costs at most
+    a hundredth of the time until the next. 0 makes none [s]."""
     torch_threads: int = 1
     """Threads of one update."""
     device: str = "auto"
@@ -76,7 +79,7 @@ class LearnerConfig:
         for name in ("return_lambda", "mixed_share", "slow_value_rate", "return_rate"):
             require_share("learner", self, name)
         for name in ("free_nats", "dynamics_scale", "representation_scale", "replay_value_scale",
-                     "entropy_scale", "slow_value_scale"):  # fmt: skip
+                     "entropy_scale", "slow_value_scale", "dream_report_s"):  # fmt: skip
             require_not_negative("learner", self, name)
         if self.batch_length < 2:
             raise ConfigError(f"learner.batch_length={self.batch_length} must be at least 2")
@@ -101,3 +104,8 @@ class LearnerConfig:
     def replayed_steps(self) -> int:
         """Steps one update replays: B * T [agent steps]."""
         return self.batch_size * self.batch_length
+
+    @property
+    def imagined_steps(self) -> int:
+        """Steps one update dreams: starts * H [agent steps]."""
+        return (self.dream_starts or self.replayed_steps) * self.horizon

@@ -15,7 +15,11 @@ from collections import Counter, deque
 from collections.abc import Callable
 from itertools import chain, zip_longest
 
+import numpy as np
+
+from learner.acted import ActedEpisodes
 from learner.arena import Arena
+from learner.bookmark import Bookmark
 from learner.epochs import Takeover
 from learner.segment_format import Damage, Record, SlotCursor
 from learner.segments import SegmentStore
@@ -27,7 +31,7 @@ from system.config import ReplayConfig
 from system.errors import CheckpointError, DiskFull, RejectedChunk, Unavailable
 from system.log.messages import decode_claim
 from system.log.protocol import Entry, LogReader, Notice, SlotNotice
-from system.types import ZERO_ID, Chunk, EntryId
+from system.types import IS_FIRST, ZERO_ID, Chunk, EntryId
 
 READ_LIMIT = 16
 """Entries of each slot taken by one read."""
@@ -75,26 +79,50 @@ class Ingest:
         self._unsaid = True
         self.counts: Counter[str] = Counter()
         """Chunks inserted, rejected (by reason), and gaps seen."""
+        self.log_bytes = 0
+        """What the log took when it was looked at last [bytes]."""
+        self.resets = 0
+        """Episodes that began among the Steps inserted, over all lives of the learner."""
+        self.acted = ActedEpisodes()
 
-    def restore(self, before: Takeover) -> None:
+    def restore(
+        self, before: Takeover, mark: Bookmark | None = None,
+        on_progress: Callable[[float], None] = lambda share: None,
+    ) -> None:  # fmt: skip
         """Fills the arena with everything that earlier epochs stored, as far as it counts.
 
         Damage is an event: what could be read is used.
 
+        Args:
+          before: what the folder says of earlier epochs.
+          mark: of the checkpoint that is restored; None if there is none.
+          on_progress: told the share that is read, after every Chunk [0 to 1].
+
         Raises:
           CheckpointError: the segments belong to another environment, model or version.
         """
+        self.resets, counted_steps = (mark.resets, mark.agent_steps) if mark else (0, 0)
+        read_bytes, all_bytes = 0, max(self._segments.found_bytes(), 1)
         for item in self._segments.restore(before):
             if isinstance(item, Damage):
                 self._on_event("segment_torn" if item.torn else "segment_damaged", str(item))
                 continue
             self._last_slot = item.slot
+            read_bytes += item.num_bytes
+            on_progress(read_bytes / all_bytes)
             if item.entry_id.sequence:
-                self._insert_stored(item)
+                chunk = self._insert_stored(item)
+                if item.ordinal >= counted_steps:
+                    self.resets += _resets(chunk)
         self._arena.skip_to(max(self._arena.end, self._segments.next_ordinal))
         self._read = {slot: cursor.stored for slot, cursor in self._segments.cursors.items()}
         self._taken = dict(self._read)
         self._durable = dict(self._read)
+
+    @property
+    def segment_bytes(self) -> int:
+        """Size of the segments on disk [bytes]."""
+        return self._segments.num_bytes()
 
     def insert_next(self) -> bool:
         """Inserts one Chunk; False if the log has none, cannot be reached, or the disk is full."""
@@ -149,6 +177,7 @@ class Ingest:
             self._on_event("disk_has_room", f"{self._segments.folder}: writing again")
             self.disk_is_full, self._unsaid = False, True
         self._durable = dict(self._taken)
+        self.acted.make_durable()
 
     def _say(self, slot: int, durable: EntryId) -> SlotNotice:
         cursor = self._segments.cursors.get(slot, SlotCursor())
@@ -203,8 +232,9 @@ class Ingest:
         if entry.entry_id != (before.incarnation, before.sequence + 1):
             self.counts["gaps"] += 1
             self._tell("gap", entry, f"came after {before}")
-        self._arena.insert(chunk)
+        self._insert(chunk)
         self.counts["inserted"] += 1
+        self.resets += _resets(chunk)
         return True
 
     def _check(self, record: Record) -> Chunk | None:
@@ -233,7 +263,7 @@ class Ingest:
     def _tell(self, kind: str, entry: Entry, text: str) -> None:
         self._throttled.say(kind, entry.slot, f"{entry.entry_id}: {text}", self._clock.now())
 
-    def _insert_stored(self, record: Record) -> None:
+    def _insert_stored(self, record: Record) -> Chunk:
         """A Chunk that was checked when it was stored keeps its ordinal."""
         try:
             chunk = decode_chunk(record.payload, spec=self._arena.spec)
@@ -251,9 +281,19 @@ class Ingest:
                 "longer in the replay",
             )
         self._arena.skip_to(record.ordinal)
+        self._insert(chunk)
+        return chunk
+
+    def _insert(self, chunk: Chunk) -> None:
         self._arena.insert(chunk)
+        self.acted.take(chunk, end=self._arena.end)
 
     def _keep_log_small(self) -> None:
-        if self._reader.num_bytes() > self._replay.log_bytes // 2:
+        self.log_bytes = self._reader.num_bytes()
+        if self.log_bytes > self._replay.log_bytes // 2:
             for slot, durable in self._durable.items():
                 self._reader.trim(slot, durable)
+
+
+def _resets(chunk: Chunk) -> int:
+    return int(np.count_nonzero(chunk.fields[IS_FIRST]))

@@ -6,64 +6,43 @@ The same object runs in one process with an actor (`deploy/local.py`) and as a p
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import torch
 
+from learner.acted import EpisodeLog
 from learner.arena import Arena
 from learner.checkpoint import load_newest, save
-from learner.config import LearnerConfig
+from learner.device import choose_device
+from learner.dream_files import DreamFiles
+from learner.dreaming import Dreamer
 from learner.epochs import Epochs
+from learner.figures import Figures
 from learner.ingest import Ingest
 from learner.loop import LearnerLoop
+from learner.open_loop import Models
 from learner.publisher import Publisher, Standing
 from learner.report import LearnerReporter
 from learner.samplers import FreshThenUniform
 from learner.savable import Savable
 from learner.segments import SegmentStore
+from learner.setup import LearnerSeams, LearnerSetup
 from learner.update import Learning
-from system.channel.protocol import PolicyChannel
-from system.clock import Clock, Every
-from system.config import ModelConfig, ReplayConfig
-from system.control.protocol import Control
-from system.errors import CheckpointError, ConfigError, DiskFull, NotFinite
+from system.activity import Activity
+from system.clock import Every
+from system.errors import CheckpointError, DiskFull, NotFinite
 from system.limiter import ReplayLimiter
-from system.log.protocol import LogReader
 from system.models.agent import model_digest
+from system.progress import progress_text
 from system.specs import EnvSpec
 from system.tick import Progress, Wait
+
+__all__ = ["Learner", "LearnerSeams", "LearnerSetup"]
 
 ResultT = TypeVar("ResultT")
 REPEAT_NOTICE_S = 1.0
 DISK_RETRY_S = 1.0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LearnerSetup:
-    """What one learner is told."""
-
-    config: LearnerConfig
-    replay: ReplayConfig
-    model: ModelConfig
-    folder: Path
-    """The run's folder: `checkpoints/`, `replay/` and `metrics.jsonl` are written there."""
-    frames: int
-    """Stop after so many frames (agent steps x action repeat); 0 goes on for ever."""
-    seed: int
-    who: str
-    """Process, for people: `host:pid`."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LearnerSeams:
-    """Where a learner meets the rest of the fleet: in Redis or in memory, it cannot tell."""
-
-    reader: LogReader
-    channel: PolicyChannel
-    control: Control
-    clock: Clock
 
 
 class Learner:
@@ -96,7 +75,8 @@ class Learner:
             seams.control, clock, folder=setup.folder, who=setup.who, metrics_s=config.metrics_s,
             check=self._epochs.check,
         )  # fmt: skip
-        self.learning = Learning(config, setup.model, spec, device)
+        self._activity = Activity(clock, "learner")
+        self.learning = Learning(config, setup.model, spec, device, self._activity)
         self.arena = Arena(
             spec=spec, model=setup.model, batch_length=config.batch_length,
             capacity_bytes=replay.capacity_bytes, device=device,
@@ -118,13 +98,26 @@ class Learner:
             seams.channel, self.learning, clock, model_digest=self._digest,
             publish_s=config.publish_s, on_event=self._report.event,
         )  # fmt: skip
+        models = Models(
+            world_model=self.learning.world_model, decoder=self.learning.decoder,
+            policy=self.learning.behavior.policy,
+        )  # fmt: skip
+        self._dreamer = Dreamer(
+            models, self.arena, seams, DreamFiles(setup.folder, self._epochs.check),
+            every_s=config.dream_report_s, discount=1.0 - 1.0 / config.discount_horizon,
+        )  # fmt: skip
         repeat, commit_due = spec.action_repeat, Every(config.commit_s)
         self._loop = LearnerLoop(
             ingest=self._ingest, arena=self.arena, sampler=self._sampler, limiter=self._limiter,
-            learning=self.learning, batch_size=config.batch_size,
+            learning=self.learning, activity=self._activity, batch_size=config.batch_size,
             max_steps=-(-setup.frames // repeat) if setup.frames else None,
             after_update=self._after_update, commit_due=lambda: commit_due(clock.now()),
         )  # fmt: skip
+        self._figures = Figures(
+            config=config, arena=self.arena, ingest=self._ingest, limiter=self._limiter,
+            publisher=self._publisher, activity=self._activity,
+        )  # fmt: skip
+        self._episodes = EpisodeLog(setup.folder, action_repeat=repeat)
         self._elapsed_before_s, self._started_s = 0.0, clock.now()
         self._checkpoint_due = Every(config.checkpoint_s)
         self._unsaved = False
@@ -163,7 +156,12 @@ class Learner:
             self._epochs.check()
             self._ingest.repeat_notice()
             self._publisher.repeat(self.standing())
+        began_s = self._seams.clock.now()
         turn = self._loop.tick()
+        if turn == Progress("updated"):
+            self._figures.update_seconds.observe(self._seams.clock.now() - began_s)
+        self._tell_episodes()
+        self._activity.switch("wait" if isinstance(turn, Wait) else "other")
         self._tell(f"waiting for {turn.reason}" if isinstance(turn, Wait) else turn.what)
         return turn
 
@@ -175,6 +173,7 @@ class Learner:
         self._publisher.publish(self.standing(), now=True)
         self.save()
         self._tell("closing", now=True)
+        self._tell_episodes()
         self._segments.seal()
         self._report.release()
 
@@ -193,17 +192,26 @@ class Learner:
         self._segments.commit()
         folder, keep = self._setup.folder / "checkpoints", self._setup.config.keep_checkpoints
         checkpoint = self._savable.checkpoint(
-            self.standing(), version=self._publisher.version, time_s=self._seams.clock.wall(),
-            model_digest=self._digest,
+            self.standing(), version=self._publisher.version, resets=self._ingest.resets,
+            time_s=self._seams.clock.wall(), model_digest=self._digest,
         )  # fmt: skip
         return save(folder, checkpoint, self._epochs, keep=keep)
 
+    def _tell_episodes(self) -> None:
+        if ended := self._ingest.acted.pop():
+            self._episodes.write(ended, elapsed_s=self.standing().elapsed_s)
+
     def _after_update(self) -> None:
-        self._check_finite()
+        with self._activity.during("optimizer"):  # the first who waits for a GPU
+            self._check_finite()
         self._epochs.check()
-        self._publisher.publish(self.standing())
+        with self._activity.during("publish"):
+            self._publisher.publish(self.standing())
+        with self._activity.during("report"):
+            self._dreamer.tick(self.standing())
         if self._checkpoint_due(self._seams.clock.now()):
-            self._save_if_there_is_room()
+            with self._activity.during("checkpoint"):
+                self._save_if_there_is_room()
 
     def _save_if_there_is_room(self) -> None:
         """Training goes on without; the next checkpoint is tried when it is due."""
@@ -238,7 +246,13 @@ class Learner:
                 f"the checkpoint in {self._setup.folder} is for model {checkpoint.model_digest}, "
                 f"this configuration is {self._digest}: size, spec or action differ"
             )
-        self._ingest.restore(before)
+        clock, began_s = self._seams.clock, self._seams.clock.now()
+        self._ingest.restore(
+            before, checkpoint.bookmark if checkpoint else None,
+            lambda share: self._report.beat(
+                progress_text("restoring", share, clock.now() - began_s), epoch
+            ),
+        )  # fmt: skip
         known_steps = self.arena.end
         if checkpoint is not None:
             if checkpoint.bookmark.epoch < before.judged:
@@ -270,31 +284,9 @@ class Learner:
                 self._seams.clock.sleep(DISK_RETRY_S)
 
     def _tell(self, doing: str, *, now: bool = False) -> None:
-        self._report.tick(
-            self.standing(), frames=self.frames, doing=doing, numbers=self._numbers,
-            losses=self._loop.metrics, now=now,
-        )  # fmt: skip
-
-    def _numbers(self) -> dict[str, float]:
-        return {
-            "learner/policy_version": self._publisher.version,
-            "replay/ratio": self._limiter.achieved(),
-            "replay/ratio_target": self._limiter.ratio,
-            "replay/steps": len(self.arena),
-            "replay/fill": len(self.arena) / self.arena.capacity,
-            "replay/bytes": self._segments.num_bytes(),
-            **{f"replay/chunks_{name}": n for name, n in self._ingest.counts.items()},
-        }
-
-
-def choose_device(name: str) -> torch.device:
-    """`auto` takes CUDA if there is one, else the CPU. Raises ConfigError."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.zeros((), device=name).device
-    except (RuntimeError, AssertionError) as error:  # torch asserts when built without CUDA
-        reason = str(error).splitlines()[0]
-        raise ConfigError(
-            f"learner.device={name!r} cannot be used here ({reason}); use auto, cpu or cuda"
-        ) from None
+        with self._activity.during("report"):
+            self._report.tick(
+                self.standing(), frames=self.frames, doing=doing,
+                numbers=lambda: self._figures(updates=self.updates) | self._dreamer.numbers,
+                losses=self._loop.metrics, now=now,
+            )  # fmt: skip

@@ -18,6 +18,7 @@ from learner.arena import Arena
 from learner.ingest import Ingest
 from learner.samplers import Sampler
 from learner.update import Learning
+from system.activity import Activity
 from system.limiter import ReplayLimiter
 from system.tick import Progress, Wait
 
@@ -31,6 +32,7 @@ class LearnerLoop:
     sampler: Sampler
     limiter: ReplayLimiter
     learning: Learning
+    activity: Activity
     batch_size: int
     """B."""
     max_steps: int | None
@@ -48,6 +50,7 @@ class LearnerLoop:
 
     def tick(self) -> Progress | Wait:
         """One update, or one insertion, or what it waits for."""
+        self.activity.switch("insert")
         if self.commit_due():
             self.ingest.commit()
         if self.limiter.may_update() and self._update():
@@ -62,11 +65,14 @@ class LearnerLoop:
 
     def _update(self) -> bool:
         """False if no Sequence can be drawn yet: then more data is wanted, whatever is owed."""
+        self.activity.switch("sample")
         contexts = self.sampler.draw(self.arena, self.batch_size)
         if not len(contexts):
+            self.activity.switch("insert")
             return False
         batch = self.arena.sample(contexts)
         result = self.learning.update(batch)
+        self.activity.switch("sample")
         self.arena.write_back(batch, result.latents)
         self.limiter.replayed += batch.ordinals.size
         self.updates += 1

@@ -12,10 +12,9 @@ from torch import Tensor
 
 from learner.batch import Batch
 from learner.config import LearnerConfig
+from system.models.decoder import Decoder
 from system.models.distributions import OneHot, kl_divergence
 from system.models.dynamics import Latent
-from system.models.heads import VectorDecoder
-from system.models.numerics import symlog
 from system.models.world_model import WorldModel
 
 
@@ -32,9 +31,7 @@ class WorldModelLoss:
 class ReconstructionObjective:
     """Predict what was seen, what it was worth, and whether it went on."""
 
-    def __init__(
-        self, config: LearnerConfig, world_model: WorldModel, decoder: VectorDecoder
-    ) -> None:
+    def __init__(self, config: LearnerConfig, world_model: WorldModel, decoder: Decoder) -> None:
         self._config = config
         self._world_model = world_model
         self._decoder = decoder
@@ -68,10 +65,10 @@ class ReconstructionObjective:
         return WorldModelLoss(losses=losses, latents=observed.latent)
 
     def _reconstruction(self, feature: Tensor, batch: Batch) -> Tensor:
-        """Squared error of symlog vectors, summed over elements -> [B, T]."""
+        """Squared error of symlog vectors and of images in 0..1, summed over elements -> [B, T]."""
         total = feature.new_zeros(feature.shape[:2])
         for name, prediction in self._decoder.decode(feature).items():
-            error = (prediction - symlog(batch.observation[name])).square()
+            error = (prediction - self._decoder.target(name, batch.observation[name])).square()
             total = total + (error.flatten(2).sum(-1) if error.ndim > 2 else error)
         return total
 

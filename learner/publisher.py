@@ -70,9 +70,12 @@ class Publisher:
             self._on_event("not_published", f"policy {self.version}: {error}")
 
     def repeat(self, standing: Standing) -> None:
-        """Broadcasts again if the channel has forgotten us: the store was wiped."""
+        """Broadcasts again if the channel has forgotten us: the store was wiped.
+
+        An older epoch may have spoken there since: nobody refuses a zombie in an empty store.
+        """
         try:
-            forgotten = self._channel.newest_version() == (0, 0)
+            forgotten = self._channel.newest_version()[0] < standing.epoch
         except Unavailable:
             return
         if forgotten:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,14 +11,17 @@ from torch import Tensor
 
 from learner.disk import full_disk_is_named
 from learner.publisher import Standing
-from system.clock import Clock, Every
-from system.control.protocol import Control, Event, Lease, ProcessMetrics
+from system.clock import Clock, Every, Thinned
+from system.control.protocol import Control, Point
 from system.errors import DiskFull, Unavailable
-from system.metrics import STARTED
+from system.histogram import UPDATE
+from system.presence import Presence
+from system.run_log import RunLog
 
 LEASE_TTL_S = 10.0
-METRICS_TTL_S = 60.0
 HEARTBEAT_S = 1.0
+REMEMBER_S, REMEMBER_SHARE = 10.0, 1e-3
+"""Between points of the curve: at least so long [s], and so much of all the time so far."""
 
 
 class LearnerReporter:
@@ -37,12 +38,15 @@ class LearnerReporter:
         check: Callable[[], None],
     ) -> None:
         """`check` raises Fenced if another learner speaks for this run now."""
-        self._control, self._clock, self._who = control, clock, who
-        self._path, self._check = folder / "metrics.jsonl", check
-        self._write, self._beat = Every(metrics_s), Every(HEARTBEAT_S)
+        self._control, self._clock = control, clock
+        self._log, self._check = RunLog(folder), check
+        self._presence = Presence(
+            control, clock, role="learner", slot=0, who=who, lease_ttl_s=LEASE_TTL_S
+        )
+        self._write_due, self._beat_due = Every(metrics_s), Every(HEARTBEAT_S)
+        self._thinned = Thinned(least_s=REMEMBER_S, share=REMEMBER_SHARE)
         self._values: dict[str, float] = {}
         self._before: tuple[float, int] = (clock.now(), 0)
-        self._started_s = clock.wall()
 
     def tick(
         self,
@@ -56,43 +60,56 @@ class LearnerReporter:
     ) -> None:
         """Heartbeat every second, a line of metrics every `metrics_s` (or `now`). May be Fenced."""
         now_s = self._clock.now()
-        if self._write(now_s) or now:
+        if self._write_due(now_s) or now:
             self._values = self._collect(standing, frames, numbers(), losses)
             line = {
                 "time_s": round(standing.elapsed_s, 3), "frames": frames,
-                "updates": standing.update, **self._values,
+                "updates": standing.update, **self._plain,
             }  # fmt: skip
-            self._append(json.dumps(line))
-        if self._beat(now_s):
-            self._say(standing, doing)
+            self._append(line)
+            if self._thinned(standing.elapsed_s) or now:
+                self._remember(standing, frames)
+        self.beat(doing, standing.epoch, now=now)
+
+    def beat(self, doing: str, epoch: int, *, now: bool = False) -> None:
+        """A heartbeat with the numbers told last, once a second (or `now`). May be Fenced."""
+        if self._beat_due(self._clock.now()) or now:
+            self._check()
+            self._presence.incarnation = epoch
+            self._presence.beat(doing, self._values)
 
     def event(self, kind: str, text: str) -> None:
-        """Records what happened."""
-        try:
-            self._control.record(
-                Event(time_s=self._clock.wall(), role="learner", slot=0, kind=kind, text=text)
-            )
-        except Unavailable:
-            return
+        """Tells what happened at once: it may be the last word."""
+        self._presence.tell(kind, text)
+        with contextlib.suppress(Unavailable):
+            self._presence.flush()
 
     def release(self) -> None:
         """Gives the lease back at an orderly exit."""
-        try:
-            self._control.release("learner", 0)
-        except Unavailable:
-            return
+        self._presence.release()
 
-    def _append(self, line: str) -> None:
-        """In one piece; left out if there is no room. A piece cut off by a crash stays alone."""
+    def _append(self, line: dict[str, float]) -> None:
+        """Left out if there is no room."""
         self._check()
-        with contextlib.suppress(DiskFull), full_disk_is_named(self._path):
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-            try:
-                end = os.lseek(descriptor, 0, os.SEEK_END)
-                whole = end == 0 or os.pread(descriptor, 1, end - 1) == b"\n"
-                os.write(descriptor, ("" if whole else "\n").encode() + line.encode() + b"\n")
-            finally:
-                os.close(descriptor)
+        with contextlib.suppress(DiskFull), full_disk_is_named(self._log.path):
+            self._log.append(line)
+
+    def _remember(self, standing: Standing, frames: int) -> None:
+        values = {
+            "elapsed_s": standing.elapsed_s, "frames": float(frames),
+            "updates": float(standing.update), **self._plain,
+        }  # fmt: skip
+        with contextlib.suppress(Unavailable):
+            self._control.remember(Point(time_s=self._clock.wall(), values=values))
+
+    @property
+    def _plain(self) -> dict[str, float]:
+        """Without the buckets, which only the exporter adds up."""
+        return {
+            name: value
+            for name, value in self._values.items()
+            if not name.startswith(f"{UPDATE.stem}/")
+        }
 
     def _collect(
         self,
@@ -113,19 +130,9 @@ class LearnerReporter:
             **numbers,
             **{name: float(value) for name, value in losses.items()},
         }
-        return {name: float(f"{v:.6g}") for name, v in values.items() if math.isfinite(v)}
+        return {name: _short(value) for name, value in values.items() if math.isfinite(value)}
 
-    def _say(self, standing: Standing, doing: str) -> None:
-        self._check()
-        time_s = self._clock.wall()
-        lease = Lease(
-            role="learner", slot=0, incarnation=standing.epoch, who=self._who, doing=doing,
-            time_s=time_s,
-        )  # fmt: skip
-        values = self._values | {f"learner/{STARTED}": self._started_s}
-        metrics = ProcessMetrics(role="learner", slot=0, time_s=time_s, values=values)
-        try:
-            self._control.renew(lease, ttl_s=LEASE_TTL_S)
-            self._control.put_metrics(metrics, ttl_s=METRICS_TTL_S)
-        except Unavailable:
-            return
+
+def _short(value: float) -> float:
+    """Counts whole, measured values with six digits."""
+    return float(value) if float(value).is_integer() else float(f"{value:.6g}")

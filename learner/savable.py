@@ -29,9 +29,9 @@ class Savable:
     limiter: ReplayLimiter
 
     def checkpoint(
-        self, standing: Standing, *, version: int, time_s: float, model_digest: str
+        self, standing: Standing, *, version: int, resets: int, time_s: float, model_digest: str
     ) -> Checkpoint:
-        """Everything as it is now; `version` is the number of broadcasts."""
+        """Everything as it is now; `version` counts broadcasts, `resets` the episodes begun."""
         return Checkpoint(
             model_digest=model_digest,
             bookmark=Bookmark(
@@ -42,6 +42,7 @@ class Savable:
                 elapsed_s=standing.elapsed_s,
                 time_s=time_s,
                 replayed=self.limiter.replayed,
+                resets=resets,
                 optimizer_steps=self.learning.optimizer.count,
                 torch_generator=torch.get_rng_state().numpy().tobytes(),
                 sampler_generator=dict(self.sampler.uniform.generator.bit_generator.state),

@@ -13,10 +13,13 @@ from learner.config import LearnerConfig
 from learner.imagination import imagine
 from learner.objectives import ReconstructionObjective
 from learner.optimizer import LaProp
+from system.activity import Activity
+from system.clock import SystemClock
 from system.config import ModelConfig
 from system.models.agent import acting_modules
+from system.models.decoder import Decoder
 from system.models.dynamics import Latent
-from system.models.heads import Policy, VectorDecoder
+from system.models.heads import Policy
 from system.models.world_model import WorldModel
 from system.specs import EnvSpec
 
@@ -41,12 +44,19 @@ class Learning(nn.Module):
     """
 
     def __init__(
-        self, config: LearnerConfig, model: ModelConfig, spec: EnvSpec, device: torch.device
+        self,
+        config: LearnerConfig,
+        model: ModelConfig,
+        spec: EnvSpec,
+        device: torch.device,
+        activity: Activity | None = None,
     ) -> None:
+        """`activity` is told what the time of an update goes to."""
         super().__init__()
         self._config = config
+        self._activity = activity or Activity(SystemClock(), "learner")
         self.world_model = WorldModel(model, spec)
-        self.decoder = VectorDecoder(model, spec.observation)
+        self.decoder = Decoder(model, spec.observation)
         self.behavior = ActorCritic(config, model, Policy(model, spec.action))
         self.to(device)
         self.objective = ReconstructionObjective(config, self.world_model, self.decoder)
@@ -59,7 +69,9 @@ class Learning(nn.Module):
 
     def update(self, batch: Batch) -> UpdateResult:
         """One optimizer step on the sum of all losses."""
+        self._activity.switch("world_model")
         world = self.objective.loss(batch)
+        self._activity.switch("dream")
         starts = self._starts(world.latents.detach().flatten_time())
         dream = imagine(
             self.world_model,
@@ -68,6 +80,7 @@ class Learning(nn.Module):
             self._config.horizon,
             differentiable=self.behavior.gradient != "reinforce",
         )
+        self._activity.switch("behavior")
         behavior = self.behavior.loss(dream)
         replay_value = self.behavior.replay_loss(
             world.latents.feature, batch, self._worth(world.latents.detach(), behavior)
@@ -76,7 +89,9 @@ class Learning(nn.Module):
         losses |= {"policy": behavior.policy.mean(), "value": behavior.value.mean()}
         losses |= {"replay_value": replay_value.mean()}
         total = torch.stack([self._scale(name) * loss for name, loss in losses.items()]).sum()
+        self._activity.switch("backward")
         torch.autograd.backward(total)
+        self._activity.switch("optimizer")
         gradient_norm = self.optimizer.step()
         self.behavior.follow()
         metrics = {f"loss/{name}": loss.detach() for name, loss in losses.items()}

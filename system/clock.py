@@ -70,3 +70,22 @@ class Every:
             return False
         self._due_s = now_s + self._interval_s
         return True
+
+
+class Thinned:
+    """True ever more rarely: `if thinned(elapsed_s): remember(point)`. True the first time.
+
+    The pause is `share` of all the time so far, at least `least_s`: a run of any length leaves
+    few marks, spread evenly over the logarithm of its time.
+    """
+
+    def __init__(self, *, least_s: float, share: float) -> None:
+        self._least_s, self._share = least_s, share
+        self._due_s = float("-inf")
+
+    def __call__(self, elapsed_s: float) -> bool:
+        """Whether the pause has passed at `elapsed_s` [s]; if so, starts the next one."""
+        if elapsed_s < self._due_s:
+            return False
+        self._due_s = elapsed_s + max(self._least_s, self._share * elapsed_s)
+        return True

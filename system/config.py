@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import typing
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any, TypeVar
@@ -50,11 +51,19 @@ class ModelConfig:
     value_layers: int = 3
     reward_layers: int = 1
     continue_layers: int = 1
+    depth: int = 4
+    """Channels of the image networks, in units of which each layer has 2 to 4."""
+    encoder_keys: str = ".*"
+    """Which observations the world model sees: a regular expression for their whole names."""
+    decoder_keys: str = ".*"
+    """Which observations it learns to predict; likewise."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            if field.name not in ("size", "unimix"):
+            if field.type == "int":
                 require_positive("model", self, field.name)
+        for name in ("encoder_keys", "decoder_keys"):
+            _require_pattern(name, getattr(self, name))
         require_share("model", self, "unimix")
         if self.deter % self.blocks:
             raise ConfigError(
@@ -98,6 +107,16 @@ class ReplayConfig:
                 f"replay.ratio={self.ratio} must be >= 1: every fresh Step is replayed at least "
                 "once, or its latent would never be known"
             )
+
+
+def _require_pattern(name: str, pattern: str) -> None:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ConfigError(
+            f"model.{name}={pattern!r} is no regular expression: {error}; use for example "
+            "'position|velocity', or '.*' for all"
+        ) from None
 
 
 def require_positive(section: str, config: Any, name: str) -> None:  # noqa: ANN401

@@ -42,3 +42,17 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Appends a line in one piece, so that several processes may share a file. Raises OSError.
+
+    A line that was cut off by a crash or a full disk stays alone: this one begins anew.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        end = os.lseek(descriptor, 0, os.SEEK_END)
+        whole = end == 0 or os.pread(descriptor, 1, end - 1) == b"\n"
+        os.write(descriptor, ("" if whole else "\n").encode() + line.encode() + b"\n")
+    finally:
+        os.close(descriptor)

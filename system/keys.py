@@ -78,6 +78,15 @@ class Keys:
         """String, expiring: what the exporter counted so far, over all lives of every process."""
         return f"dreamfleet:{self.run}:totals"
 
+    def blob(self, name: str) -> str:
+        """String, expiring: one thing to look at, such as the newest dream."""
+        return f"dreamfleet:{self.run}:blob:{name}"
+
+    @property
+    def history(self) -> str:
+        """Stream, bounded: the run's curve, for whoever has no folder."""
+        return f"dreamfleet:{self.run}:history"
+
     @property
     def events(self) -> str:
         """Stream, bounded: what happened, in plain words."""

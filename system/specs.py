@@ -20,7 +20,10 @@ MAX_AXES = 7
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ArraySpec:
-    """Shape of one float32 observation array, without the batch axis."""
+    """Shape of one observation array, without the batch axis: numbers, or an image.
+
+    An image is uint8 [height, width, channels].
+    """
 
     shape: tuple[int, ...]
     dtype: str = "float32"
@@ -31,6 +34,11 @@ class ArraySpec:
             raise ConfigError(f"an observation of {shown}; these can be: {DTYPES}, {MAX_AXES} axes")
         if not all(type(length) is int and 0 < length <= MAX_LENGTH for length in self.shape):
             raise ConfigError(f"a length in an observation's shape is not in 1..{MAX_LENGTH}")
+
+    @property
+    def is_image(self) -> bool:
+        """Whether it is seen by a CNN."""
+        return self.dtype == "uint8" and len(self.shape) == 3
 
     @property
     def size(self) -> int:

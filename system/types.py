@@ -40,8 +40,8 @@ OBSERVATION_PREFIX = "observation/"
 class TimeStep:
     """What N environment copies hand out at time t."""
 
-    observation: dict[str, NDArray[np.float32]]
-    """Each float32 [N, ...], named as in `EnvSpec.observation`."""
+    observation: dict[str, Array]
+    """Each float32 [N, ...], images uint8 [N, H, W, C], named as in `EnvSpec.observation`."""
     reward: NDArray[np.float32]
     """float32 [N]: the reward that arrived with this observation; 0 where `is_first`."""
     is_first: NDArray[np.bool_]

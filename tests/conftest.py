@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import itertools
+import signal
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from deploy.redis_server import EmbeddedRedis
 
 _numbers = itertools.count()
+# The same examples in every run, on however busy a machine; `make test-slow` draws new ones.
+_PATIENT = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("drawn", **_PATIENT)
+settings.register_profile("same", derandomize=True, **_PATIENT)
+settings.load_profile("same")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def heard_signals() -> None:
+    """A job in the background ignores Ctrl-C and hang-ups, and what is ignored stays ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

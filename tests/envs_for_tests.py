@@ -58,7 +58,7 @@ class Counting(gymnasium.Env):
         if kind == "raise":
             raise RuntimeError("the motor is on fire")
         if kind == "hang":
-            self.plan.release.wait(20)
+            self.plan.release.wait()
         seen = np.array([self.mark, self.step_index], np.float32)
         if kind == "nan":
             seen[0] = np.nan
@@ -119,8 +119,64 @@ class Shows(gymnasium.Env):
         self.action_space = action or spaces.Box(-1, 1, (2,))
 
 
+class Painter(Walk):
+    """The walk as a picture: a bright square where it stands."""
+
+    metadata = {"render_modes": ["rgb_array"]}
+
+    def __init__(self, render_mode=None):
+        self.render_mode = render_mode
+
+    def render(self):
+        frame = np.zeros((80, 100, 3), np.uint8)
+        row, column = (20 + 2 * np.clip(self.where, -10, 10)).astype(int)
+        frame[row : row + 20, column : column + 20] = 255
+        return frame
+
+
+class Sights(gymnasium.Env):
+    """Shows an image, numbers and a choice; rewards action 1 while the image is bright."""
+
+    action_space = spaces.Discrete(2)
+    observation_space = spaces.Dict(
+        image=spaces.Box(0, 255, (16, 16, 3), np.uint8),
+        gray=spaces.Box(0, 255, (24, 16), np.uint8),
+        numbers=spaces.Box(-np.inf, np.inf, (2,)),
+        choice=spaces.Discrete(3),
+    )
+
+    metadata = {"render_modes": ["rgb_array"]}
+
+    def __init__(self, length=20, wrong="", render_mode=None):
+        self.render_mode = render_mode
+        self.length, self.wrong = length, wrong
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.index = 0
+        return self._see(), {}
+
+    def step(self, action):
+        reward = float(action == self.bright)
+        self.index += 1
+        return self._see(), reward, False, self.index >= self.length, {}
+
+    def _see(self):
+        self.bright = int(self.np_random.integers(2))
+        image = np.full((16, 16, 3), 200 * self.bright, np.uint8)
+        if self.wrong == "dtype":
+            image = image / 255
+        return {
+            "image": image[:8, :8] if self.wrong == "shape" else image,
+            "gray": np.full((24, 16), self.index, np.uint8),
+            "numbers": np.float32([self.index, self.bright]),
+            "choice": self.index % 3,
+        }
+
+
 for name, cls in {
     "Counting": Counting, "Walk": Walk, "DiscreteWalk": DiscreteWalk, "Shows": Shows,
+    "Painter": Painter, "Sights": Sights,
 }.items():  # fmt: skip
     gymnasium.register(f"{name}-v0", entry_point=cls)
 gymnasium.register("Limited-v0", entry_point=Counting, max_episode_steps=3)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -13,6 +12,8 @@ import time
 from itertools import pairwise
 from pathlib import Path
 
+from deploy.operated import FolderRun
+from deploy.redis_server import EmbeddedRedis
 from deploy.run_folder import RunFolder
 from learner.segments import read_ledger
 from system.control.redis import RedisControl
@@ -20,12 +21,13 @@ from system.errors import DreamfleetError, Unavailable
 from system.keys import Keys
 from system.redis_client import as_bytes, as_list, connect
 from system.types import EntryId
+from tests.waiting import DEADLINE_S
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 TINY = [
     "--env", "CartPole-v1", "--size", "nano", "--actors", "1", "--copies", "2",
-    "--replay-ratio", "16", "--frames", "0", "--set",
+    "--replay-ratio", "16", "--frames", "0", "--no-dashboard", "--set",
     "learner.dream_starts=16", "learner.batch_size=4", "learner.batch_length=8",
     "learner.horizon=5", "learner.checkpoint_s=2", "learner.metrics_s=0.5",
     "learner.publish_s=0.5", "replay.min_steps=64", "replay.chunk_length=8",
@@ -34,7 +36,7 @@ TINY = [
 ]  # fmt: skip
 
 
-def command(where, *arguments, check=True, timeout_s=150):
+def command(where, *arguments, check=True, timeout_s=2 * DEADLINE_S):
     """One `dreamfleet` command to its end."""
     answer = subprocess.run(
         [sys.executable, "-m", "deploy.cli", *arguments], cwd=where, env=ENVIRONMENT,
@@ -56,9 +58,17 @@ class Terminal:
             start_new_session=True,
         )  # fmt: skip
 
+    @property
+    def watches(self):
+        """Whether it has come so far that a hang-up is no longer its death."""
+        assert self.process.poll() is None, self.log.read_text()
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        caught = int(status.partition("SigCgt:")[2].split()[0], 16)
+        return bool(caught >> (signal.SIGHUP - 1) & 1)
+
     def kill(self, number=signal.SIGKILL):
         self.process.send_signal(number)
-        return self.process.wait(60)
+        return self.process.wait(2 * DEADLINE_S)
 
 
 class Fleet:
@@ -67,12 +77,28 @@ class Fleet:
     def __init__(self, where, *settings, name="tiny"):
         self.where, self.name, self.settings = where, name, settings
         self.folder = RunFolder(where / "runs" / name)
+        self.driver = None
+        """The terminal that started it and still watches, if there is one."""
 
-    def train(self):
+    def train(self, *, detach=True):
+        if not detach:
+            self.driver = self.terminal("train", *TINY, *self.settings)
+            return self
         command(self.where, "train", "--run", self.name, "--detach", *TINY, *self.settings)
         return self
 
-    def until(self, condition, what, timeout_s=90.0):
+    def terminal(self, *arguments):
+        """`dreamfleet ...` of this run in a terminal of its own; returns when that watches."""
+        verb, *rest = arguments
+        terminal = Terminal(self.where, verb, "--run", self.name, *rest)
+        try:
+            self.until(lambda: terminal.watches, "watched")
+        except AssertionError:
+            terminal.kill()
+            raise
+        return terminal
+
+    def until(self, condition, what, timeout_s=DEADLINE_S):
         """Waits for a condition; returns what it returned."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
@@ -83,11 +109,13 @@ class Fleet:
         raise AssertionError(f"never {what}: {self.words()}")
 
     def words(self):
-        logs = sorted(self.folder.log_path.glob("*.log"))
+        logs = sorted([*self.where.glob("terminal.log"), *self.folder.log_path.glob("*.log")])
         return "\n".join(f"== {log.name}\n{log.read_text()[-2000:]}" for log in logs)
 
     def status(self):
-        return json.loads(command(self.where, "status", "--run", self.name, "--json").stdout)
+        """As `dreamfleet status --json` prints it; without starting a process to look."""
+        with contextlib.closing(FolderRun(self.folder)) as run:
+            return run.status().to_json()
 
     @property
     def url(self):
@@ -116,25 +144,33 @@ class Fleet:
             found = [one for one in control.metrics() if (one.role, one.slot) == (role, slot)]
         return found[0].values if found else {}
 
-    def latest(self, name):
+    def line(self):
+        """The learner's last."""
         lines = [line for line in self.folder.metrics() if "eval/return_mean" not in line]
-        return lines[-1].get(name, 0) if lines else 0
+        return lines[-1] if lines else {}
 
-    def train_on(self, what="trained on", timeout_s=90.0):
+    def latest(self, name):
+        return self.line().get(name, 0)
+
+    def train_on(self, what="trained on", timeout_s=DEADLINE_S):
         """More frames *and* more updates than now; returns how long that took [s]."""
-        frames, updates, since = self.latest("frames"), self.latest("updates"), time.monotonic()
+        before, since = {"frames": 0, "updates": 0, **self.line()}, time.monotonic()
         self.until(
-            lambda: self.latest("frames") > frames and self.latest("updates") > updates, what,
+            lambda: all(self.latest(name) > before[name] for name in ("frames", "updates")), what,
             timeout_s,
         )  # fmt: skip
         return time.monotonic() - since
 
+    def held(self, role, slot=0):
+        """The lease, once there is one: a busy machine may have missed to renew it."""
+        return self.until(lambda: self.lease(role, slot), f"saw a {role}")
+
     def pid(self, role, slot=0):
-        return int(self.until(lambda: self.lease(role, slot), f"saw a {role}").who.split(":")[1])
+        return int(self.held(role, slot).who.split(":")[1])
 
     def kill_role(self, role, slot=0, number=signal.SIGKILL):
         """Kills the process behind a lease; returns how long until its successor lives [s]."""
-        before, since = self.lease(role, slot), time.monotonic()
+        before, since = self.held(role, slot), time.monotonic()
         os.kill(int(before.who.split(":")[1]), number)
         self.until(
             lambda: (now := self.lease(role, slot)) and now.who != before.who, f"{role} restarted"
@@ -173,6 +209,20 @@ class Fleet:
     def ledger(self):
         return read_ledger(self.folder.path / "replay")
 
+    def waiting(self):
+        """(slot, id) of what waits in the files of a stopped server for the next learner."""
+        keys, found = Keys(self.folder.record().run_id), set()
+        server = EmbeddedRedis(self.folder.redis_path, max_memory_bytes=1 << 30)
+        server.start()
+        try:
+            with contextlib.closing(connect(server.url)) as connection:
+                for slot in map(int, as_list(connection.call("SMEMBERS", keys.slots))):
+                    for row in as_list(connection.call("XRANGE", keys.log(slot), "-", "+")):
+                        found.add((slot, EntryId.parse(as_bytes(as_list(row)[0]))))
+        finally:
+            server.stop()
+        return found
+
     def check_ledger(self):
         """Every durable Chunk is stored once, in order, without a gap within an incarnation."""
         streams = {}
@@ -194,7 +244,7 @@ class Witness:
         with Witness(fleet) as witness:
             ...                                 # faults
         fleet.stop()
-        assert witness.lost() == set()
+        assert witness.lost() == set()          # neither stored nor waiting for the next learner
     """
 
     def __init__(self, fleet):
@@ -212,8 +262,8 @@ class Witness:
         self._thread.join()
 
     def lost(self):
-        """Acknowledged and never stored, once the run has stopped."""
-        return self.seen - set(self._fleet.ledger())
+        """Acknowledged, and neither stored nor in Redis, once the run has stopped."""
+        return self.seen - set(self._fleet.ledger()) - self._fleet.waiting()
 
     def _watch(self):
         cursors: dict[int, str] = {}

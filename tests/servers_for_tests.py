@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import shutil
 import socket
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 from deploy.redis_server import find_server
 from system.errors import Unavailable
 from system.redis_client import connect
+from tests.waiting import DEADLINE_S
 
 
 def programs() -> list[str]:
@@ -32,7 +34,7 @@ def serving(program: str, folder: Path, *arguments: str, url: str) -> Iterator[i
             [program, *arguments], stdin=subprocess.DEVNULL, stdout=said, stderr=said, cwd=folder
         )
     try:
-        deadline_s = time.monotonic() + 20
+        deadline_s = time.monotonic() + DEADLINE_S
         while True:
             try:
                 connect(url).call("PING")
@@ -45,11 +47,13 @@ def serving(program: str, folder: Path, *arguments: str, url: str) -> Iterator[i
         yield process.pid
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(DEADLINE_S)
 
 
 def free_port() -> int:
-    """A TCP port of loopback that nobody has just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port of loopback that nobody has, nor gets by asking for any."""
+    while True:
+        port = random.SystemRandom().randrange(21_000, 32_000)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port

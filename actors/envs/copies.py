@@ -16,8 +16,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from actors.envs.protocol import SingleStep
-from actors.envs.rows import Observation
+from actors.envs.protocol import Observation, SingleStep
 from actors.envs.simulator import Limits
 from system.errors import EnvironmentFault
 from system.specs import EnvSpec

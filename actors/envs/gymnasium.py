@@ -14,7 +14,9 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from actors.config import EnvConfig
+from actors.config import EnvConfig, PixelsConfig
+from actors.envs.pixels import Eye, Frames
+from actors.envs.protocol import Observation
 from actors.envs.simulator import Advance
 from actors.envs.spaces import ActionWriter, ObservationReader
 from system.errors import ConfigError, nearest
@@ -68,9 +70,19 @@ class GymnasiumSimulator:
         self._seen, reward, terminated, truncated, _ = self._env.step(self._native(action))
         return Advance(reward=float(reward), terminated=bool(terminated), truncated=bool(truncated))
 
-    def observe(self) -> dict[str, NDArray[np.float32]]:
-        """What is seen now: fresh float32 arrays."""
+    def observe(self) -> Observation:
+        """What is seen now: fresh arrays."""
         return self._read(self._seen)
+
+    def eye(self, config: PixelsConfig) -> Eye:
+        """A camera in its MuJoCo scene; of another environment, what it renders itself."""
+        inner = self._env.unwrapped
+        if not type(getattr(inner, "model", None)).__module__.startswith("mujoco"):
+            return Frames(self._env.render, config.size)
+        from actors.envs.camera import Camera, Scene
+
+        view = getattr(getattr(inner, "mujoco_renderer", None), "default_cam_config", None)
+        return Camera(lambda: Scene(model=inner.model, data=inner.data), config, free_view=view)
 
     def close(self) -> None:
         """Frees the simulator."""
@@ -81,9 +93,13 @@ def _make(config: EnvConfig) -> Any:  # noqa: ANN401
     env_id = config.name.rpartition(":")[2]
     # -1 removes the registered limit: a limit of ours replaces it instead of joining it.
     max_episode_steps = -1 if config.time_limit else None
+    seen = {} if config.pixels.show == "off" else {"render_mode": "rgb_array"}
     try:
         return gymnasium.make(
-            env_id, max_episode_steps=max_episode_steps, disable_env_checker=True, **config.args
+            env_id,
+            max_episode_steps=max_episode_steps,
+            disable_env_checker=True,
+            **{**seen, **config.args},
         )
     except (gymnasium.error.Error, TypeError, ValueError, ImportError) as error:
         raise _refused(config, error) from error
@@ -95,6 +111,8 @@ def _refused(config: EnvConfig, error: Exception) -> ConfigError:
     if match and match[1] in config.args:
         hint = nearest(match[1], _keywords(config.name.rpartition(":")[2]))
         return ConfigError(f"env {config.name!r} takes no argument {match[1]!r}; {hint}")
+    if match and match[1] == "render_mode":
+        return ConfigError(f"env {config.name!r} renders no pictures; leave --pixels out")
     built_with = f" with arguments {config.args}" if config.args else ""
     return ConfigError(f"env {config.name!r} cannot be built{built_with}: {error}")
 

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from actors.config import EnvConfig
 from actors.envs.copies import CLOSE_DEADLINE_S, Order, Outcome, Waiting
 from actors.envs.process import ChildProcess, Died
-from actors.envs.protocol import SingleStep
-from actors.envs.rows import Observation
+from actors.envs.protocol import Observation, SingleStep
 from actors.envs.simulator import Limits
 from actors.envs.wire import get_arrays, put_arrays
 from system.codec import Message
@@ -77,7 +76,10 @@ class ProcessEnv:
         answer = self._answer("built")
         try:
             low, high = get_arrays(answer["low"]), get_arrays(answer["high"])
-            self.limits = {key: Limits(low=low[key], high=high[key]) for key in low}
+            self.limits = {
+                key: Limits(low=low[key].astype(np.float32), high=high[key].astype(np.float32))
+                for key in low
+            }
             self.spec = EnvSpec.from_json(json.loads(answer["spec"]))
         except (RejectedChunk, KeyError, TypeError, ValueError) as error:
             raise self._garbled(error) from None
@@ -113,7 +115,7 @@ class ProcessEnv:
             raise self._garbled(error) from None
 
     def reset(self, *, seed: int | None) -> Observation:
-        """Starts an episode; returns the first observation, float32 [...] each."""
+        """Starts an episode; returns the first observation."""
         self.begin(Order(seed=seed))
         observation = self.finish()
         assert isinstance(observation, dict)

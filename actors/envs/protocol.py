@@ -9,14 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from system.specs import EnvSpec
-from system.types import TimeStep
+from system.types import Array, TimeStep
+
+Observation = dict[str, Array]
+"""Each float32 [...], images uint8 [H, W, C], as in `EnvSpec.observation`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SingleStep:
     """What one copy returns after one agent step."""
 
-    observation: dict[str, NDArray[np.float32]]
+    observation: Observation
     reward: float
     """Sum over the repeated simulator steps."""
     terminated: bool
@@ -38,7 +41,7 @@ class SingleEnv(Protocol):
 
     spec: EnvSpec
 
-    def reset(self, *, seed: int | None) -> dict[str, NDArray[np.float32]]:
+    def reset(self, *, seed: int | None) -> Observation:
         """Starts an episode; returns the first observation."""
         ...
 

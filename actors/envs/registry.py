@@ -15,6 +15,7 @@ from actors.envs.copies import Copies, Waiting, keep_waiting
 from actors.envs.dm_control import PREFIX, DmControlSimulator, suite_names
 from actors.envs.gymnasium import GymnasiumSimulator, is_registered, registered_names
 from actors.envs.isolated import ProcessCopies
+from actors.envs.pixels import PixelSimulator, SeenSimulator
 from actors.envs.simulator import SimulatorEnv
 from actors.envs.threads import ThreadCopies
 from system.errors import ConfigError, nearest
@@ -32,10 +33,16 @@ def make_single(config: EnvConfig) -> SimulatorEnv:
         names = suite_names()
         if names and config.name not in names:
             raise _unknown(config.name)
-        return SimulatorEnv(DmControlSimulator(config), config)
+        return _seen(DmControlSimulator(config), config)
     if not is_registered(config.name):
         raise _unknown(config.name)
-    return SimulatorEnv(GymnasiumSimulator(config), config)
+    return _seen(GymnasiumSimulator(config), config)
+
+
+def _seen(simulator: SeenSimulator, config: EnvConfig) -> SimulatorEnv:
+    if config.pixels.show == "off":
+        return SimulatorEnv(simulator, config)
+    return SimulatorEnv(PixelSimulator(simulator, config.pixels), config)
 
 
 def make_env(

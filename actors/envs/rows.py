@@ -7,13 +7,11 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from actors.envs.protocol import SingleStep
+from actors.envs.protocol import Observation, SingleStep
 from actors.envs.simulator import Limits
 from system.errors import EnvironmentFault
 from system.specs import EnvSpec
 from system.types import TimeStep
-
-Observation = dict[str, NDArray[np.float32]]
 
 
 class Rows:
@@ -25,9 +23,11 @@ class Rows:
     def __init__(self, spec: EnvSpec, limits: dict[str, Limits], num_copies: int) -> None:
         self._spec, self._limits = spec, limits
         self._observation = {
-            key: np.zeros((num_copies, *array.shape), np.float32)
+            key: np.zeros((num_copies, *array.shape), array.dtype)
             for key, array in spec.observation.items()
         }
+        self._numbers = [k for k, array in spec.observation.items() if array.dtype == "float32"]
+        """Which may be not finite or out of bounds."""
         self._reward = np.zeros(num_copies, np.float32)
         self._is_first = np.zeros(num_copies, np.bool_)
         self._is_last = np.zeros(num_copies, np.bool_)
@@ -50,7 +50,7 @@ class Rows:
     def outside(self, copies: Iterable[int]) -> dict[int, EnvironmentFault]:
         """Which of these copies hold a value that is not finite or is out of bounds."""
         good = np.isfinite(self._reward)
-        for key in self._observation:
+        for key in self._numbers:
             good &= self._inside(key).reshape(len(good), -1).all(axis=1)
         if good.all():
             return {}
@@ -79,6 +79,11 @@ class Rows:
                     "outside_space",
                     f"{key!r} has shape {observation[key].shape} instead of {array.shape[1:]}",
                 )
+            # Numbers are converted; what is no uint8 is no image, and would silently wrap around.
+            if array.dtype == np.uint8 and observation[key].dtype != np.uint8:
+                raise EnvironmentFault(
+                    "outside_space", f"{key!r} is {observation[key].dtype} instead of uint8"
+                )
             array[copy] = observation[key]
 
     def _inside(self, key: str) -> NDArray[np.bool_]:
@@ -92,8 +97,8 @@ class Rows:
     def _describe(self, copy: int) -> EnvironmentFault:
         """Names the first bad element of each observation; whole arrays would be too long."""
         found = [] if np.isfinite(self._reward[copy]) else [f"reward is {self._reward[copy]}"]
-        for key, array in self._observation.items():
+        for key in self._numbers:
             for where in np.argwhere(~self._inside(key)[copy])[:1]:
                 index = tuple(where.tolist())
-                found.append(f"{key}{list(index)} is {array[copy][index]}")
+                found.append(f"{key}{list(index)} is {self._observation[key][copy][index]}")
         return EnvironmentFault("outside_space", f"not finite or out of bounds: {', '.join(found)}")

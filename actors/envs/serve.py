@@ -18,6 +18,8 @@ import socket
 import traceback
 from typing import Any
 
+import numpy as np
+
 from actors.config import EnvConfig
 from actors.envs.registry import make_single
 from actors.envs.simulator import SimulatorEnv
@@ -70,7 +72,7 @@ class _Copy:
         return {"kind": "observation", "observation": put_arrays(observation)}
 
     def step(self, request: Any) -> Message:  # noqa: ANN401
-        step = self.env.step(get_arrays(request["action"])[""])
+        step = self.env.step(get_arrays(request["action"])[""].astype(np.float32, copy=False))
         return {
             "kind": "step",
             "observation": put_arrays(step.observation),

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Protocol
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from actors.config import EnvConfig
 from actors.envs.actions import executed
-from actors.envs.protocol import SingleStep
+from actors.envs.protocol import Observation, SingleStep
 from system.specs import ActionSpec, ArraySpec, EnvSpec
 
 TOLERANCE = 0.01
@@ -73,8 +73,8 @@ class Simulator(Protocol):
         """One simulator step with an executed action, float32 [A]."""
         ...
 
-    def observe(self) -> dict[str, NDArray[np.float32]]:
-        """What is seen now: fresh float32 arrays, as in `observation`."""
+    def observe(self) -> Observation:
+        """What is seen now: fresh arrays, as in `observation`."""
         ...
 
     def close(self) -> None:
@@ -91,16 +91,18 @@ class SimulatorEnv:
         self._time_limit = config.time_limit
         self._simulator_steps = 0
         self.limits = simulator.limits
+        # Pictures taken otherwise are other data: they are part of the digest.
+        seen = {} if config.pixels.show == "off" else {"pixels": asdict(config.pixels)}
         self.spec = EnvSpec(
             name=config.name,
             observation=simulator.observation,
             action=simulator.action,
             action_repeat=config.action_repeat,
-            env_args=dict(config.args),
+            env_args={**config.args, **seen},
         )
 
-    def reset(self, *, seed: int | None) -> dict[str, NDArray[np.float32]]:
-        """Starts an episode; returns the first observation, float32 [...] each."""
+    def reset(self, *, seed: int | None) -> Observation:
+        """Starts an episode; returns the first observation."""
         self._simulator.reset(seed=seed)
         self._simulator_steps = 0
         return self._simulator.observe()

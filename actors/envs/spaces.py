@@ -1,7 +1,7 @@
 """gymnasium spaces as our specs: what is supported, and how values are read and written.
 
-Observations become float32 arrays by key: a plain space is `vector`, a nested one `outer/inner`.
-Discrete values become one-hot. Everything else is refused by name.
+Observations become arrays by key: a plain space is `vector` or `image`, a nested one `outer/inner`.
+Numbers are float32, discrete values one-hot, images uint8 [H, W, C]. All else is refused by name.
 """
 
 from __future__ import annotations
@@ -14,13 +14,18 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from actors.envs.pixels import IMAGE_KEY
+from actors.envs.protocol import Observation
 from actors.envs.simulator import Limits
 from system.errors import ConfigError, EnvironmentFault
 from system.specs import ActionSpec, ArraySpec
+from system.types import Array
 
 PLAIN_KEY = "vector"
+LEAST_PIXELS = 8
+"""Along a side; two axes of bytes are an image from here on."""
 
-Convert = Callable[[Any], NDArray[np.float32]]
+Convert = Callable[[Any], Array]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,6 +33,7 @@ class _Leaf:
     path: tuple[str | int, ...]
     shape: tuple[int, ...]
     convert: Convert
+    dtype: str = "float32"
     limits: Limits | None = None
 
 
@@ -41,15 +47,18 @@ class ObservationReader:
     def __init__(self, env: str, space: spaces.Space[Any]) -> None:
         self._leaves: dict[str, _Leaf] = {}
         for leaf in _leaves(env, space, ()):
-            key = "/".join(str(part) for part in leaf.path) or PLAIN_KEY
+            plain = IMAGE_KEY if leaf.dtype == "uint8" else PLAIN_KEY
+            key = "/".join(str(part) for part in leaf.path) or plain
             if key in self._leaves:
                 raise ConfigError(f"environment {env!r} shows two observations named {key!r}")
             self._leaves[key] = leaf
-        self.specs = {key: ArraySpec(shape=leaf.shape) for key, leaf in self._leaves.items()}
+        self.specs = {
+            key: ArraySpec(shape=leaf.shape, dtype=leaf.dtype) for key, leaf in self._leaves.items()
+        }
         self.limits = {key: leaf.limits for key, leaf in self._leaves.items() if leaf.limits}
 
-    def read(self, value: Any) -> dict[str, NDArray[np.float32]]:  # noqa: ANN401
-        """Fresh float32 arrays by key."""
+    def read(self, value: Any) -> Observation:  # noqa: ANN401
+        """Fresh arrays by key."""
         observation = {}
         for key, leaf in self._leaves.items():
             part = value
@@ -76,7 +85,8 @@ class ActionWriter:
         if not isinstance(space, spaces.Box) or not np.issubdtype(space.dtype, np.floating):
             raise ConfigError(
                 f"environment {env!r} takes actions of {space}; only a Box of floats or a "
-                "Discrete space is supported"
+                "Discrete space is supported: wrap it (gymnasium.ActionWrapper) so that one of "
+                "these remains"
             )
         self.spec = ActionSpec(kind="continuous", size=int(np.prod(space.shape)))
         scale = action_scale(env, space.low, space.high)
@@ -123,13 +133,41 @@ def _leaves(env: str, space: spaces.Space[Any], path: tuple[str | int, ...]) -> 
 
 
 def _box(env: str, space: spaces.Box, path: tuple[str | int, ...]) -> _Leaf:
-    if space.dtype == np.uint8 and len(space.shape) >= 3:
-        raise _unsupported(env, space, path)
+    if _looks_like_image(space):
+        return _image(env, space, path)
     shape = space.shape or (1,)
     low, high = (np.asarray(b, np.float64).reshape(shape) for b in (space.low, space.high))
     bounded = np.any(np.isfinite(low) | np.isfinite(high))
     limits = Limits.around(low, high) if bounded else None
     return _Leaf(path=path, shape=shape, convert=_floats(space.shape), limits=limits)
+
+
+def _looks_like_image(space: spaces.Box) -> bool:
+    sides = len(space.shape)
+    if space.dtype == np.uint8:
+        return sides >= 3 or (sides == 2 and min(space.shape) >= LEAST_PIXELS)
+    return sides == 3 and space.shape[2] in (1, 3, 4) and min(space.shape[:2]) >= 16
+
+
+def _image(env: str, space: spaces.Box, path: tuple[str | int, ...]) -> _Leaf:
+    """uint8 [H, W, C], or [H, W] for one channel."""
+    shape = (*space.shape, 1) if len(space.shape) == 2 else space.shape
+    fix = ""
+    if space.dtype != np.uint8:
+        fix = f"images of {space.dtype}: scale them to 0..255 and make them uint8"
+    elif len(shape) > 3:
+        fix = "stacked images: show the newest alone, the world model remembers the others"
+    elif shape[0] in (1, 3, 4) and min(shape[1:]) >= LEAST_PIXELS:
+        fix = "channels first: transpose to (height, width, channels)"
+    if fix:
+        where = f" under {'/'.join(map(str, path))!r}" if path else ""
+        raise ConfigError(f"environment {env!r} shows {space}{where}, {fix}")
+    # What is not uint8 stays as it is, to be refused with the rest of its row.
+    return _Leaf(
+        path=path, shape=shape, dtype="uint8",
+        convert=lambda value: np.array(value).reshape(np.shape(value)[:2] + shape[2:])
+        if shape != space.shape else np.array(value),
+    )  # fmt: skip
 
 
 def _floats(shape: tuple[int, ...]) -> Convert:
@@ -156,7 +194,7 @@ def _one_hot(counts: NDArray[np.int64], start: int) -> Convert:
 def _unsupported(env: str, space: spaces.Space[Any], path: tuple[str | int, ...]) -> ConfigError:
     where = f" under {'/'.join(map(str, path))!r}" if path else ""
     return ConfigError(
-        f"environment {env!r} shows {space}{where}, which is not supported: images, text, graphs "
-        "and sequences are not supported yet; numbers (Box), Discrete, MultiBinary and Dicts or "
-        "Tuples of these are"
+        f"environment {env!r} shows {space}{where}, which is not supported: text, graphs and "
+        "sequences are not supported yet; numbers and images (Box), Discrete, MultiBinary and "
+        "Dicts or Tuples of these are"
     )

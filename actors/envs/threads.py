@@ -9,8 +9,7 @@ from typing import Any, cast
 
 from actors.config import EnvConfig
 from actors.envs.copies import CLOSE_DEADLINE_S, Order, Outcome, Waiting, as_fault
-from actors.envs.protocol import SingleEnv
-from actors.envs.rows import Observation
+from actors.envs.protocol import Observation, SingleEnv
 from actors.envs.simulator import Limits
 from actors.envs.worker import Hang, Worker
 from system.errors import UserError

@@ -4,7 +4,8 @@
 
     u32 length | system.codec message: {"id": n, "kind": ..., ...}
 
-An array is `[shape, raw float32]`. Whatever arrives is bounded, and either read or refused.
+An array is `[dtype, shape, raw]`: numbers are float32, images uint8. Whatever
+arrives is bounded, and either read or refused.
 """
 
 from __future__ import annotations
@@ -12,18 +13,20 @@ from __future__ import annotations
 import math
 import socket
 import struct
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from system.codec import MAX_MESSAGE_BYTES, Message, pack, unpack
 from system.errors import RejectedChunk
+from system.types import Array
 
 _LENGTH = struct.Struct("<I")
 _RECEIVE_BYTES = 1 << 16
-_FLOAT = np.dtype("<f4")
+_DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "uint8": np.dtype("u1")}
 
-Arrays = dict[str, NDArray[np.float32]]
+Arrays = Mapping[str, Array]
 
 
 def frame(message: Message) -> bytes:
@@ -79,11 +82,11 @@ class Inbox:
 
 
 def put_arrays(arrays: Arrays) -> dict[str, object]:
-    """float32 [...] by key, as they travel."""
-    return {key: [list(a.shape), a.astype(_FLOAT).tobytes()] for key, a in arrays.items()}
+    """float32 or uint8 [...] by key, as they travel; other numbers become float32."""
+    return {key: _packed(array) for key, array in arrays.items()}
 
 
-def get_arrays(value: object) -> Arrays:
+def get_arrays(value: object) -> dict[str, Array]:
     """Inverse of `put_arrays`: read-only views.
 
     Raises:
@@ -94,12 +97,20 @@ def get_arrays(value: object) -> Arrays:
     return {str(key): _array(each) for key, each in value.items()}
 
 
-def _array(value: object) -> NDArray[np.float32]:
-    if not isinstance(value, list) or len(value) != 2 or not isinstance(value[1], bytes):
-        raise RejectedChunk("field", "an array is not [shape, bytes]")
-    shape, raw = value
+def _packed(array: Array) -> list[object]:
+    name = "uint8" if array.dtype == np.uint8 else "float32"
+    return [name, list(array.shape), array.astype(_DTYPES[name], copy=False).tobytes()]
+
+
+def _array(value: object) -> Array:
+    if not isinstance(value, list) or len(value) != 3 or not isinstance(value[2], bytes):
+        raise RejectedChunk("field", "an array is not [dtype, shape, bytes]")
+    name, shape, raw = value
+    dtype = _DTYPES.get(name) if isinstance(name, str) else None
+    if dtype is None:
+        raise RejectedChunk("dtype", f"an array is neither of {list(_DTYPES)}")
     if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
         raise RejectedChunk("shape", "a shape is not a list of counts")
-    if len(raw) != _FLOAT.itemsize * math.prod(shape):
+    if len(raw) != dtype.itemsize * math.prod(shape):
         raise RejectedChunk("shape", f"{len(raw)} bytes for shape {shape!r:.80}")
-    return np.frombuffer(raw, _FLOAT).reshape(shape)
+    return np.frombuffer(raw, dtype).reshape(shape)

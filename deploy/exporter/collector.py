@@ -6,22 +6,34 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+)
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
+from deploy.exporter.histograms import by_role
 from deploy.exporter.merge import ProcessView, RunView
 from deploy.exporter.reader import Reading
 from deploy.run_entry import RunEntry
 from system.clock import Clock
-from system.metrics import CATALOGUE, Metric
+from system.metric import Metric
+from system.metrics import CATALOGUE
 
 STALE_S = 15.0
 """After so long without Redis nobody knows who is up: only totals are still shown [s]."""
 LABEL_CHARS = 100
 """Of a text that others write, such as an environment's name."""
 
-_KINDS = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily, "info": InfoMetricFamily}
+_KINDS = {
+    "counter": CounterMetricFamily,
+    "gauge": GaugeMetricFamily,
+    "histogram": HistogramMetricFamily,
+    "info": InfoMetricFamily,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +67,9 @@ class FleetCollector(Collector):
         known = reading.read_s is not None and abs(now_s - reading.read_s) <= STALE_S
         for metric in CATALOGUE:
             family = _KINDS[metric.kind](_stem(metric), metric.help, labels=metric.label_names)
-            if known or metric.kind != "gauge" or metric.scope == "exporter":
+            if isinstance(family, HistogramMetricFamily):
+                _add_histograms(family, metric, reading)
+            elif known or metric.kind != "gauge" or metric.scope == "exporter":
                 for sample in samples(metric, reading):
                     _add(family, metric, sample)
             yield family
@@ -183,6 +197,13 @@ def _add(family: Family, metric: Metric, sample: Sample) -> None:
         family.add_metric([], dict(zip(names, sample.labels, strict=True)))
     elif isinstance(family, CounterMetricFamily | GaugeMetricFamily):
         family.add_metric(sample.labels, sample.value)
+
+
+def _add_histograms(family: HistogramMetricFamily, metric: Metric, reading: Reading) -> None:
+    assert metric.buckets is not None
+    for run_id, view in reading.runs.items():
+        for one in by_role(metric, view):
+            family.add_metric([run_id, one.role], one.rows(metric.buckets), one.total)
 
 
 def _stem(metric: Metric) -> str:

@@ -121,7 +121,8 @@ class RunMerge:
             kind = recorded.event.kind
             self.events[kind if kind in self.events else "other"] += 1
             self.cursor = recorded.cursor
-        self._desired = look.desired.actors if held else None
+        wish = look.desired
+        self._desired = wish.actors - len(wish.held) if held else None
 
     def view(self) -> RunView:
         """All of it, as of the last look."""

@@ -101,7 +101,6 @@ class Reader:
         )
         self._registry = Registry(urls.control)
         self._list_due = Every(LIST_S)
-        self._listed: dict[str, RunEntry] = {}
         self._entries: dict[str, RunEntry] = {}
         self._runs: dict[str, _Run] = {}
         self._views: dict[str, RunView] = {}
@@ -139,10 +138,9 @@ class Reader:
         if not self._list_due(self._clock.now()):
             return
         entries = [entry for entry in self._registry.entries() if self._is_wanted(entry)]
-        self._listed = {entry.run_id: entry for entry in entries[-MAX_RUNS:]}
         # A wiped store has forgotten its runs until their supervisors speak: we have not.
         living = {run_id: self._entries[run_id] for run_id in self._views}
-        self._entries = self._listed | living
+        self._entries = {entry.run_id: entry for entry in entries[-MAX_RUNS:]} | living
         for run_id in set(self._runs) - set(self._entries):
             self._runs.pop(run_id).control.close()
 
@@ -175,8 +173,7 @@ class Reader:
         if run.merge.at_rest:
             self._views.pop(run_id, None)
             return
-        if run_id in self._listed:  # else somebody has just freed all it held
-            self._save(run)
+        self._save(run_id, run)
         self._views[run_id] = run.merge.view()
 
     def _restored(self, key: str) -> tuple[RunMerge, bytes]:
@@ -186,14 +183,19 @@ class Reader:
                 return saved.decode(as_bytes(data)), as_bytes(data)
         return RunMerge(), b""
 
-    def _save(self, run: _Run) -> None:
-        """A full server, or an older user without this right, costs only what is kept."""
+    def _save(self, run_id: str, run: _Run) -> None:
+        """A full server, or an older user without this right, costs only what is kept.
+
+        Of a run that was just removed nothing is kept: all it held is freed.
+        """
         assert run.merge is not None
         data = saved.encode(run.merge)
         again = run.save_again(self._clock.now())  # a wiped store has forgotten them
         if data == run.saved and not again:
             return
         try:
+            if self._registry.get(run_id) is None:
+                return
             self._redis.call("SET", run.key, data, "PX", SAVED_MS)
         except DreamfleetError:
             self._counts["saves_failed"] += 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import sys
 
 from prometheus_client import CollectorRegistry
@@ -12,10 +11,9 @@ from deploy.exporter.collector import FleetCollector
 from deploy.exporter.http import MetricsServer, read_token
 from deploy.exporter.reader import INTERVAL_S, Reader
 from deploy.signals import Interrupts
-from deploy.target import server_urls
+from deploy.target import must_not_refuse, server_urls
 from system.clock import SystemClock
-from system.errors import Unavailable
-from system.redis_client import ReplyError, connect, without_password
+from system.redis_client import without_password
 
 
 def exporter(options: argparse.Namespace) -> None:
@@ -27,7 +25,7 @@ def exporter(options: argparse.Namespace) -> None:
     """
     token = read_token(options.token_file) if options.token_file else ""
     urls, clock = server_urls(options, "exporter"), SystemClock()
-    _must_not_refuse(urls.control)
+    must_not_refuse(urls.control)
     reader = Reader(urls, options.run, clock)
     registry = CollectorRegistry()
     registry.register(FleetCollector(lambda: reader.reading, clock))
@@ -43,11 +41,3 @@ def exporter(options: argparse.Namespace) -> None:
             clock.sleep(INTERVAL_S)
     server.close()
     reader.close()
-
-
-def _must_not_refuse(url: str) -> None:
-    """Redis may be away now, but a wrong password is told at once. Raises UserError."""
-    connection = connect(url)
-    with contextlib.suppress(Unavailable, ReplyError):
-        connection.call("PING")
-    connection.close()

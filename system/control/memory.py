@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from dataclasses import replace
 
 from system.clock import Clock, SystemClock
-from system.control.protocol import FIRST_OWN_SLOT, Desired, Event, Lease, ProcessMetrics, Recorded
-from system.errors import ConfigError
+from system.control.protocol import (
+    MAX_POINTS,
+    Desired,
+    Event,
+    Lease,
+    Point,
+    ProcessMetrics,
+    Recorded,
+    RememberedPoint,
+    SlotAction,
+    check_blob,
+)
+from system.control.wish import asked, changed
 
 MAX_EVENTS = 1000
 
@@ -25,6 +37,9 @@ class MemoryControl:
         self._metrics: dict[tuple[str, int], tuple[float, ProcessMetrics]] = {}
         self._events: deque[Recorded] = deque(maxlen=MAX_EVENTS)
         self._recorded = 0
+        self._blobs: dict[str, tuple[float, bytes]] = {}
+        self._points: deque[RememberedPoint] = deque(maxlen=MAX_POINTS)
+        self._remembered = 0
 
     def desired(self) -> Desired:
         """The desired fleet; generation 0 if nobody has asked for one."""
@@ -37,6 +52,15 @@ class MemoryControl:
         """Changes the given parts; the generation grows only if something changed."""
         with self._lock:
             self._desired = changed(self._desired, actors=actors, delta=delta, stopping=stopping)
+            return self._desired
+
+    def ask_slot(self, slot: int, action: SlotAction) -> Desired:
+        """Changes what is wished of one slot."""
+        with self._lock:
+            until_s, lease = self._leases.get(("actor", slot), (-math.inf, None))
+            lives = lease is not None and until_s > self._clock.now()
+            incarnation = lease.incarnation if lease is not None and lives else 0
+            self._desired = asked(self._desired, slot, action, incarnation)
             return self._desired
 
     def renew(self, lease: Lease, *, ttl_s: float) -> None:
@@ -96,25 +120,29 @@ class MemoryControl:
         with self._lock:
             return [one for one in self._events if int(one.cursor) > int(cursor or 0)]
 
+    def put_blob(self, name: str, data: bytes, *, ttl_s: float) -> None:
+        """Replaces a blob, which expires by itself after `ttl_s` [s]."""
+        check_blob(data)
+        with self._lock:
+            self._blobs[name] = (self._clock.now() + ttl_s, data)
+
+    def blob(self, name: str) -> bytes | None:
+        """A blob; None if there is none, or it has expired."""
+        with self._lock:
+            until_s, data = self._blobs.get(name, (-math.inf, b""))
+            return data if until_s > self._clock.now() else None
+
+    def remember(self, point: Point) -> None:
+        """Appends a point to the run's curve; the newest `MAX_POINTS` are kept."""
+        with self._lock:
+            self._remembered += 1
+            copy = replace(point, values=dict(point.values))
+            self._points.append(RememberedPoint(cursor=str(self._remembered), point=copy))
+
+    def history(self, after: str = "") -> list[RememberedPoint]:
+        """Every point kept that came after a cursor, oldest first; empty is before the first."""
+        with self._lock:
+            return [one for one in self._points if int(one.cursor) > int(after or 0)]
+
     def close(self) -> None:
         """Nothing to release."""
-
-
-def changed(desired: Desired, *, actors: int | None, delta: int, stopping: bool | None) -> Desired:
-    """`desired` with the given parts replaced; a new generation only if something differs.
-
-    Raises:
-      ConfigError: more actors than there are supervised slots.
-    """
-    wanted = max(0, (desired.actors if actors is None else actors) + delta)
-    if wanted > FIRST_OWN_SLOT:
-        raise ConfigError(
-            f"actors={wanted} must be at most {FIRST_OWN_SLOT}: the slots above belong to actors "
-            "started by hand"
-        )
-    wish = replace(
-        desired,
-        actors=wanted,
-        stopping=desired.stopping if stopping is None else stopping,
-    )
-    return desired if wish == desired else replace(wish, generation=desired.generation + 1)

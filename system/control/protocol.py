@@ -6,10 +6,16 @@ Small values only. It must keep working when the data log is full.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 FIRST_OWN_SLOT = 1000
 """Slots from here on belong to actors started by hand; the desired fleet does not count them."""
+SlotAction = Literal["drain", "restart", "start"]
+"""What may become of one actor slot."""
+MAX_BLOB_BYTES = 4 * 1024**2
+"""Of one blob [bytes]."""
+MAX_POINTS = 20_000
+"""Of a run's curve."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,6 +28,10 @@ class Desired:
     """How many actor slots should be running: slots 0 .. actors - 1."""
     stopping: bool = False
     """Drain, checkpoint and exit."""
+    held: list[int] = field(default_factory=list)
+    """Slots below `actors` that stay empty, in order."""
+    retired: dict[str, int] = field(default_factory=dict)
+    """Slot -> its newest incarnation that is to end; another one takes its place."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,6 +81,25 @@ class ProcessMetrics:
     values: dict[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Point:
+    """One point of a run's curve: a line of `metrics.jsonl`."""
+
+    time_s: float
+    """Unix time [s]."""
+    values: dict[str, float] = field(default_factory=dict)
+    """By the names of the line; `frames` and `updates` among them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RememberedPoint:
+    """A point and its place among the others."""
+
+    cursor: str
+    """Greater than that of every point before; to be handed to `history`."""
+    point: Point
+
+
 class Control(Protocol):
     """The control plane of one run. Every method may raise Unavailable."""
 
@@ -87,6 +116,19 @@ class Control(Protocol):
           actors: how many there should be; None keeps the number wished last.
           delta: so many more, or fewer if negative, but never below 0.
           stopping: drain, checkpoint and exit.
+        """
+        ...
+
+    def ask_slot(self, slot: int, action: SlotAction) -> Desired:
+        """Atomically changes what is wished of one actor slot.
+
+        Args:
+          slot: one of the desired fleet.
+          action: `drain`: finish, flush, and stay away; `restart`: the same, and begin anew at once
+            (nothing, if nobody lives there); `start`: take back a `drain`.
+
+        Raises:
+          ConfigError: the slot is not one of the desired fleet.
         """
         ...
 
@@ -130,6 +172,39 @@ class Control(Protocol):
         """Every event kept that came after `cursor`, oldest first; empty is before the first."""
         ...
 
+    def put_blob(self, name: str, data: bytes, *, ttl_s: float) -> None:
+        """Replaces a blob, which expires by itself after `ttl_s` [s].
+
+        Raises:
+          ValueError: it is empty, or longer than `MAX_BLOB_BYTES`.
+        """
+        ...
+
+    def blob(self, name: str) -> bytes | None:
+        """A blob; None if there is none, or it has expired.
+
+        Raises:
+          RejectedChunk: it is longer than `MAX_BLOB_BYTES`: nobody of ours wrote it.
+        """
+        ...
+
+    def remember(self, point: Point) -> None:
+        """Appends a point to the run's curve; about the newest `MAX_POINTS` are kept.
+
+        Whoever writes leaves out what a curve does not need, see `system.clock.Thinned`.
+        """
+        ...
+
+    def history(self, after: str = "") -> list[RememberedPoint]:
+        """Every point kept that came after a cursor, oldest first; empty is before the first."""
+        ...
+
     def close(self) -> None:
         """Releases the connection."""
         ...
+
+
+def check_blob(data: bytes) -> None:
+    """Raises ValueError unless it may be put."""
+    if not 0 < len(data) <= MAX_BLOB_BYTES:
+        raise ValueError(f"a blob of {len(data)} bytes; 1 to {MAX_BLOB_BYTES} can be put")

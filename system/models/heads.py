@@ -1,4 +1,4 @@
-"""Heads on the feature: reward, continuation, value, policy, and the decoder of vectors."""
+"""Heads on the feature: reward, continuation, value, policy."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from system.config import ModelConfig
 from system.models.distributions import ActionDistribution, BoundedNormal, OneHot, TwoHot
 from system.models.layers import MLP, Linear
 from system.models.numerics import two_hot_bins
-from system.specs import ActionSpec, ArraySpec
+from system.specs import ActionSpec
 
 POLICY_SCALE = 0.01
 
@@ -41,24 +41,6 @@ class BinaryHead(nn.Module):
     def logit(self, feature: Tensor) -> Tensor:
         """float32 [..., F] -> logits [...]."""
         return self.out(self.mlp(feature)).squeeze(-1)  # type: ignore[no-any-return]
-
-
-class VectorDecoder(nn.Module):
-    """Predicts the symlog of every vector observation."""
-
-    def __init__(self, config: ModelConfig, observation: dict[str, ArraySpec]) -> None:
-        super().__init__()
-        self.specs = {name: observation[name] for name in sorted(observation)}
-        self.mlp = MLP(config.feature, config.units, config.decoder_layers)
-        self.out = Linear(self.mlp.out_features, sum(spec.size for spec in self.specs.values()))
-
-    def decode(self, feature: Tensor) -> dict[str, Tensor]:
-        """float32 [..., F] -> dict of symlog predictions [..., *shape]."""
-        flat = self.out(self.mlp(feature)).split([s.size for s in self.specs.values()], -1)
-        return {
-            name: part.unflatten(-1, spec.shape) if spec.shape else part.squeeze(-1)
-            for (name, spec), part in zip(self.specs.items(), flat, strict=True)
-        }
 
 
 class Policy(nn.Module):

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from system.config import ModelConfig
 from system.models.dynamics import RSSM, Latent
-from system.models.encoder import VectorEncoder
+from system.models.encoder import Encoder
 from system.models.heads import BinaryHead, TwoHotHead
 from system.specs import EnvSpec
 
@@ -25,7 +25,7 @@ class WorldModel(nn.Module):
     def __init__(self, config: ModelConfig, spec: EnvSpec) -> None:
         super().__init__()
         self.config = config
-        self.encoder = VectorEncoder(config, spec.observation)
+        self.encoder = Encoder(config, spec.observation)
         self.dynamics = RSSM(config, embedding=self.encoder.out_features, action=spec.action.size)
         self.reward = TwoHotHead(config, config.reward_layers)
         self.continuation = BinaryHead(config, config.continue_layers)

@@ -2,9 +2,9 @@
 
 import subprocess
 import sys
-import time
 
 from actors.stacks import KEPT_BYTES, StackWatch
+from tests.waiting import wait_until
 
 PROGRAM = """
 import ctypes, sys, time
@@ -21,7 +21,7 @@ for _ in range(4):
     simulate(0.1)
 simulate(float(sys.argv[2]))
 watch.pet()
-print("back", flush=True)
+print("back", Path(sys.argv[1]).stat().st_size, flush=True)
 if sys.argv[3] == "close":
     watch.close()
     time.sleep(60)
@@ -35,18 +35,14 @@ def start(path, hang_s, end):
     )
 
 
-def wait_for_text(path, within_s=10.0):
-    end_s = time.monotonic() + within_s
-    while not (path.exists() and path.stat().st_size):
-        assert time.monotonic() < end_s
-        time.sleep(0.02)
+def wait_for_stack(path):
+    wait_until(lambda: path.exists() and "<module>" in path.read_text(), "was written whole")
 
 
 def test_a_hang_that_holds_the_interpreter_is_written(tmp_path):
     path = tmp_path / "actor-0.stack"
     with start(path, 60, "") as process:
-        wait_for_text(path)
-        time.sleep(0.1)
+        wait_for_stack(path)
         process.kill()
     stack = StackWatch.read_and_clear(path)
     assert "Timeout" in stack
@@ -58,9 +54,8 @@ def test_a_hang_that_holds_the_interpreter_is_written(tmp_path):
 def test_a_hang_that_was_overcome_is_forgotten(tmp_path):
     path = tmp_path / "actor-0.stack"
     with start(path, 0.6, "") as process:
-        assert process.stdout.readline() == "back\n"
-        assert path.stat().st_size == 0
-        wait_for_text(path)
+        assert process.stdout.readline() == "back 0\n"
+        wait_for_stack(path)
         process.kill()
     assert StackWatch.read_and_clear(path).count("Timeout") == 1
 
@@ -68,11 +63,8 @@ def test_a_hang_that_was_overcome_is_forgotten(tmp_path):
 def test_an_orderly_end_leaves_nothing(tmp_path):
     path = tmp_path / "actor-0.stack"
     with start(path, 0, "close") as process:
-        assert process.stdout.readline() == "back\n"
-        end_s = time.monotonic() + 5
-        while path.exists():
-            assert time.monotonic() < end_s
-            time.sleep(0.01)
+        assert process.stdout.readline() == "back 0\n"
+        wait_until(lambda: not path.exists(), "was removed")
         process.kill()
 
 

@@ -34,6 +34,6 @@ def small(**changes) -> RunConfig:
             batch_size=4, batch_length=8, dream_starts=8, horizon=3, publish_s=0.05, metrics_s=0.1
         ),
         evaluation=EvaluationConfig(every_frames=100, episodes=2, copies=2, final_episodes=3),
-        fleet=FleetConfig(actors=1, runner="local"),
+        fleet=FleetConfig(actors=1, runner="local", dashboard=False),
     )
     return replace(config, **changes)

@@ -6,7 +6,6 @@ import argparse
 import json
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -16,7 +15,8 @@ from deploy.run_folder import RunFolder
 from tests.deploy.configs_for_tests import SPEC, small
 
 TRAINING = (
-    "--action-repeat --actors --copies --env --env-arg --frames --help --preset --redis "
+    "--action-repeat --actors --copies --env --env-arg --frames --help --no-dashboard "
+    "--pixels --pixels-quality --pixels-size --pixels-with-state --preset --redis "
     "--redis-data --replay-ratio --run --runner --secrets --seed --set --size"
 )
 SURFACE = {
@@ -24,6 +24,8 @@ SURFACE = {
     "launch": f"{TRAINING} --address --folder",
     "status": "--help --json --redis --run --secrets --watch",
     "scale": "--help --redis --run --secrets --timeout --wait actors",
+    "export": "--follow --help --redis --run --secrets --tensorboard",
+    "slot": "--help --redis --run --secrets action slot",
     "stop": "--help --redis --run --secrets",
     "resume": "--actors --address --detach --frames --help --redis --redis-data --run --secrets",
     "evaluate": "--episodes --help --json --redis --run --secrets --seed",
@@ -33,6 +35,7 @@ SURFACE = {
     "--slot --spool --spool-bytes --when-full",
     "runs": "--folder --help --json --redis --redis-data --secrets --yes action name",
     "exporter": "--help --host --port --redis --redis-data --run --secrets --token-file",
+    "dashboard": "--help --host --port --redis --redis-data --run --secrets --token-file",
     "secrets": "--force --help --tls-ca --tls-cert --tls-key folder",
     "doctor": "--help --json --redis --redis-data --secrets",
 }
@@ -76,12 +79,10 @@ def test_the_surface_is_as_promised():
 
 
 def test_help_answers_at_once():
-    start = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "deploy.cli", "--help"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert time.monotonic() - start < 5  # 0.06 s on an idle machine
     for module in ("torch", "ray", "numpy", "rich"):
         assert f" {module}\n" not in done.stderr, f"--help imports {module}"
     assert "dreamfleet doctor" in done.stdout
@@ -221,10 +222,12 @@ def test_print_config_is_complete_and_hides_the_password(capsys):
         "--replay-ratio 32 --action-repeat 2 --env-arg sutton_barto_reward=true "
         "--redis redis://me:secret@host:1 --redis-data rediss://host:2?password=secret&db=1 "
         "--secrets here --set learner.horizon=9 replay.chunk_length=16 "
-        "--set learner.device=cpu --print-config",
+        "--set learner.device=cpu --pixels --pixels-size 84 --print-config",
     )
     config = json.loads(out)
     assert code == 0
+    pixels = {"show": "only", "size": 84, "camera": "", "quality": "fast"}
+    assert config["env"]["pixels"] == pixels
     assert config["fleet"]["actors"] == 3
     assert config["fleet"]["redis"] == "redis://***@host:1"
     assert config["fleet"]["redis_data"] == "rediss://host:2?password=***&db=1"
@@ -246,7 +249,8 @@ def test_status_of_a_run_that_has_not_begun(capsys, here):
     status = json.loads(out)
     assert (code, err) == (0, "")
     assert status["actors"] == {
-        "desired": 1, "running": 0, "starting": 0, "pending": 0, "reasons": {}, "own": 0
+        "desired": 1, "running": 0, "starting": 0, "pending": 0, "reasons": {}, "held": 0,
+        "own": 0,
     }  # fmt: skip
     assert (status["frames"], status["updates"]) == (0, 0)
     assert status["return_mean"] is None

@@ -26,7 +26,9 @@ ROOT = Path(__file__).parents[2]
 def test_the_job_runs_train_with_the_same_options():
     arguments = [
         "--env", "CartPole-v1", "--run", "x", "--actors", "3", "--replay-ratio", "32.0",
-        "--action-repeat", "2", "--env-arg", "a=1", "b=two words", "--set", "learner.horizon=9",
+        "--action-repeat", "2", "--no-dashboard", "--env-arg", "a=1", "b=two words", "--set",
+        "learner.horizon=9", "--pixels-with-state", "--pixels-size", "32",
+        "--pixels-quality", "full",
     ]  # fmt: skip
     options = build_parser().parse_all(["launch", "--address", "http://h:8265", *arguments])
     line = entrypoint(options, "/data/my runs")

@@ -19,6 +19,7 @@ NAMING = [
     RULES, ROOT / "deploy/prometheus/tests.yml", *DASHBOARDS, ROOT / "README.md",
     ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md")),
 ]  # fmt: skip
+SERIES = {name for metric in CATALOGUE for name in metric.series}
 NAME = re.compile(r"\bdreamfleet_[a-z0-9_]+")
 SOURCES = [path for part in ("actors", "learner", "deploy") for path in (ROOT / part).rglob("*.py")]
 
@@ -30,7 +31,7 @@ def named(text):
 
 @pytest.mark.parametrize("path", NAMING, ids=lambda path: path.name)
 def test_nobody_names_a_metric_that_does_not_exist(path):
-    assert named(path.read_text()) <= set(METRICS)
+    assert named(path.read_text()) <= SERIES | set(METRICS)
 
 
 def test_rules_and_panels_do_name_metrics():
@@ -70,7 +71,8 @@ def test_what_is_counted_by_a_word_has_every_word():
     said = set()
     for path in SOURCES:
         said |= set(re.findall(r"event\(\s*\"([a-z_]+)\"", path.read_text()))
-        said |= set(re.findall(r"_tell\(\s*\"(?:redis)\", 0, \"([a-z_]+)\"", path.read_text()))
+        said |= set(re.findall(r"_tell\(\s*REDIS, \"([a-z_]+)\"", path.read_text()))
+        said |= set(re.findall(r"\.tell\(\s*\"([a-z_]+)\"", path.read_text()))
         said |= set(re.findall(r"kind=\"(actor_[a-z_]+)\"", path.read_text()))
     assert len(said) > 15
     assert said <= set(EVENT_KINDS)

@@ -22,6 +22,7 @@ from system.redis_client import connect
 from system.types import Snapshot
 from tests.deploy.configs_for_tests import SPEC, small
 from tests.deploy.remote_for_tests import Remote, complaint, run
+from tests.waiting import wait_until
 
 
 @contextmanager
@@ -32,14 +33,7 @@ def meanwhile(work):
     try:
         yield
     finally:
-        thread.join(20)
-
-
-def until(condition):
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+        thread.join()
 
 
 def test_status_by_the_url_alone(capsys, url, remote):
@@ -50,7 +44,8 @@ def test_status_by_the_url_alone(capsys, url, remote):
     assert (now["alive"], now["frames"], now["updates"], now["return_mean"]) == (True, 120, 30, 6.5)
     assert (now["time_s"], now["policy_version"], now["replay"]["steps"]) == (9.0, 4, 120.0)
     assert now["actors"] == {
-        "desired": 2, "running": 1, "starting": 1, "pending": 0, "reasons": {}, "own": 0
+        "desired": 2, "running": 1, "starting": 1, "pending": 0, "reasons": {}, "held": 0,
+        "own": 0,
     }  # fmt: skip
 
 
@@ -122,7 +117,7 @@ def test_scale_waits_for_the_fleet(capsys, url, remote):
     remote.drive()
 
     def supervise():
-        until(lambda: remote.control.desired().actors == 3)
+        wait_until(lambda: remote.control.desired().actors == 3)
         for slot in (1, 2):
             remote.lease("actor", slot)
 
@@ -140,13 +135,32 @@ def test_scale_that_is_not_fulfilled_or_overruled(capsys, url, remote):
     assert "desired 4" in out
 
     def overrule():
-        until(lambda: remote.control.desired().actors == 7)
+        wait_until(lambda: remote.control.desired().actors == 7)
         remote.control.change_desired(actors=1, stopping=True)
 
     with meanwhile(overrule):
-        code, _, err = run(capsys, "scale", "7", *words, "20")
+        code, _, err = run(capsys, "scale", "7", *words, "180")
     assert code == 2
     assert "somebody else changed the wish meanwhile: 1 actors, and to stop" in err
+
+
+def test_a_slot_is_drained_and_started_by_hand(capsys, url, remote):
+    remote.drive()
+    words = ("--redis", url, "--run", "small")
+    code, out, err = run(capsys, "slot", "1", "drain", *words)
+    assert (code, err) == (0, "")
+    assert out == (
+        "actors of small: desired 2, running 1, starting 0, pending 0; 1 drained by hand "
+        "(generation 2)\n  actor 1 pending: drained by hand\n"
+    )
+    assert run(capsys, "slot", "1", "start", *words)[1].endswith("pending 0 (generation 3)\n")
+    assert remote.control.desired().held == []
+    code, _, err = run(capsys, "slot", "2", "restart", *words)
+    assert (code, err) == (
+        2,
+        "dreamfleet: slot=2 is not one of the 2 slots of the fleet; more are there after: "
+        "dreamfleet scale 3\n",
+    )
 
 
 @pytest.mark.parametrize("verb", ["scale 2", "stop"])
@@ -164,7 +178,7 @@ def test_stop_returns_when_the_run_has_ended(capsys, url, remote):
     remote.drive()
 
     def supervise():
-        until(lambda: remote.control.desired().stopping)
+        wait_until(lambda: remote.control.desired().stopping)
         time.sleep(0.3)
         remote.end()
 

@@ -15,15 +15,16 @@ import pytest
 from deploy import redis_server
 from deploy.redis_server import EmbeddedRedis
 from system.redis_client import connect
+from tests.waiting import wait_until
 
 KEYS = 4_000
 
 
 class SlowReader(EmbeddedRedis):
-    """Takes more than a second to read its file."""
+    """Takes more than three seconds to read its file."""
 
     def _arguments(self) -> list[str]:
-        return [*super()._arguments(), "--key-load-delay", "300"]
+        return [*super()._arguments(), "--key-load-delay", "800"]
 
 
 @pytest.fixture
@@ -35,8 +36,7 @@ def killed(tmp_path: Path) -> Iterator[SlowReader]:
             connection.call("SET", f"key{number}", "kept")
     assert server.pid is not None
     os.kill(server.pid, signal.SIGKILL)
-    while server.alive():
-        time.sleep(0.01)
+    wait_until(lambda: not server.alive(), "died")
     yield server
     server.stop()
 
@@ -44,14 +44,12 @@ def killed(tmp_path: Path) -> Iterator[SlowReader]:
 def test_a_server_that_reads_its_files_is_waited_for(
     killed: SlowReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(redis_server, "START_TIMEOUT_S", 0.6)
+    monkeypatch.setattr(redis_server, "START_TIMEOUT_S", 2.0)
     said = []
     starting = threading.Thread(target=lambda: said.append(killed.start()))
     starting.start()
-    time.sleep(0.3)
     other = EmbeddedRedis(killed.folder, max_memory_bytes=64 * 1024**2)
-    assert starting.is_alive(), "not ready"
-    assert other.alive(), "nobody restarts it"
+    wait_until(other.alive, "answered: nobody restarts one that reads")
     first = other.pid
     other.start()
     starting.join()

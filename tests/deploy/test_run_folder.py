@@ -12,9 +12,10 @@ from dataclasses import replace
 
 import pytest
 
-from deploy.files import append_line, read_lines
+from deploy.files import read_lines
 from deploy.run_folder import RunFolder, default_name, list_runs
 from system.errors import ConfigError, RunError
+from system.files import append_line
 from tests.deploy.configs_for_tests import SPEC, small
 
 
@@ -123,7 +124,7 @@ def test_lines_of_many_writers_stay_whole(tmp_path):
 
     def write(writer):
         for index in range(200):
-            append_line(path, {"writer": writer, "index": index, "pad": "x" * 500})
+            append_line(path, json.dumps({"writer": writer, "index": index, "pad": "x" * 500}))
 
     threads = [threading.Thread(target=write, args=(writer,)) for writer in range(4)]
     for thread in threads:

@@ -6,12 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from deploy.signals import CAUGHT, Detached, Forced, Interrupts
+from tests.waiting import DEADLINE_S, wait_until
 
 ROOT = Path(__file__).parents[2]
 
@@ -65,12 +65,9 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
         stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     metrics = tmp_path / "runs/one/metrics.jsonl"
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and not (metrics.exists() and metrics.stat().st_size):
-        time.sleep(0.1)
-    time.sleep(1.0)
+    wait_until(lambda: metrics.exists() and metrics.read_text().count("\n") > 1, "trained")
     process.send_signal(signal.SIGINT)
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 0, said
     assert "stopping: actors drain, then the learner saves" in said
     assert "dreamfleet resume --run one" in said

@@ -110,7 +110,8 @@ class Case:
 
     @property
     def kinds(self):
-        return [event.kind for event in [*self.control.events(), *self.supervisor._untold]]
+        untold = self.supervisor._presence._untold
+        return [event.kind for event in [*self.control.events(), *untold]]
 
 
 @pytest.fixture
@@ -290,6 +291,65 @@ def test_leaving_tells_what_is_untold(case):
     case.supervisor.leave()
     assert "actor_died" in [event.kind for event in case.control.events()]
     assert not [lease for lease in case.control.leases() if lease.role == "supervisor"]
+
+
+def test_a_held_slot_is_drained_and_stays_empty_until_it_is_started(case):
+    case.settle()
+    case.control.ask_slot(0, "drain")
+    case.turn(beating=[LEARNER, ACTOR, EVALUATOR])
+    assert case.fleet.calls == [("drain", ACTOR)]
+    for _ in range(5):
+        case.turn(20.0, beating=[LEARNER, EVALUATOR])
+    assert case.fleet.calls == [("drain", ACTOR)]
+    assert case.fleet.asked == ["learner", "evaluator"]
+    assert [e.text for e in case.control.events() if e.kind == "actor_drained"] == [
+        "actor 0: drained by hand"
+    ]
+    case.control.ask_slot(0, "start")
+    case.turn(beating=[LEARNER, EVALUATOR])
+    assert case.fleet.calls[-1] == ("start", ACTOR)
+
+
+def test_a_slot_is_restarted_once_for_each_time_it_is_asked(case):
+    case.settle()
+    for life in (1, 2):
+        case.control.ask_slot(0, "restart")
+        case.fleet.calls.clear()
+        for _ in range(5):
+            everybody = [LEARNER, ACTOR, EVALUATOR]
+            case.turn(beating=everybody if case.fleet.lives[ACTOR] == life else [LEARNER])
+        assert case.fleet.calls == [("drain", ACTOR), ("start", ACTOR)]
+        case.turn(beating=[LEARNER, ACTOR, EVALUATOR])
+    assert case.kinds.count("actor_drained") == 2
+    assert "actor_died" not in case.kinds
+
+
+def test_a_new_supervisor_repeats_no_restart_and_keeps_what_is_held(case):
+    case.control.change_desired(actors=2)
+    other = Member("actor", 1)
+    case.settle(beating=[LEARNER, ACTOR, other, EVALUATOR])
+    case.control.ask_slot(0, "restart")
+    case.control.ask_slot(1, "drain")
+    for _ in range(3):
+        case.turn(beating=[LEARNER, EVALUATOR])
+    case.turn(beating=[LEARNER, ACTOR, EVALUATOR])
+    assert case.fleet.lives[ACTOR] == 2
+    case.fleet.left_behind = [LEARNER, ACTOR, EVALUATOR]
+    case.supervisor = Supervisor(case.seams, RULES, who="another", actors=2)
+    case.fleet.calls.clear()
+    for _ in range(3):
+        case.turn(beating=[LEARNER, ACTOR, EVALUATOR])
+    assert case.fleet.calls == []
+
+
+def test_a_supervisor_counts_its_lives(case):
+    case.turn()
+    (first,) = [one for one in case.control.metrics() if one.role == "supervisor"]
+    case.clock.sleep(5.0)
+    case.supervisor = Supervisor(case.seams, RULES, who="another", actors=1)
+    case.turn()
+    (second,) = [one for one in case.control.metrics() if one.role == "supervisor"]
+    assert second.values["supervisor/started_s"] == first.values["supervisor/started_s"] + 6.0
 
 
 def test_scaling_down_drains_the_newest(case):

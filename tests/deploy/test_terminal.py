@@ -57,7 +57,7 @@ def test_status_has_the_promised_shape(record, control):
     assert promised <= set(data)
     assert data["actors"] == {
         "desired": 2, "running": 1, "starting": 0, "pending": 1,
-        "reasons": {"1": "needs 0.25 CPU"}, "own": 0,
+        "reasons": {"1": "needs 0.25 CPU"}, "held": 0, "own": 0,
     }  # fmt: skip
     assert (data["return_mean"], data["policy_version"], data["policy_age_s"]) == (77.5, 7, 1.5)
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 
 import pytest
 
+from deploy import watch
 from deploy.run_folder import End, RunFolder
+from system.clock import SystemClock
 from tests.deploy.configs_for_tests import SPEC, small
 from tests.deploy.remote_for_tests import complaint, run
 
@@ -34,15 +35,21 @@ def test_a_finished_run_is_left_alone(folder, capsys):
     assert run(capsys, *TRAIN, "--resume") == (0, "run small has finished its frames\n", "")
 
 
-def test_one_that_is_driven_is_watched_to_its_end(folder, capsys):
-    driving = threading.Event()
+def test_one_that_is_driven_is_watched_to_its_end(folder, capsys, monkeypatch):
+    driving, watching = threading.Event(), threading.Event()
+
+    class Watched(SystemClock):
+        def sleep(self, seconds):
+            watching.set()
+            super().sleep(seconds)
 
     def drive():
         with folder.locked():
             driving.set()
-            time.sleep(1.0)
+            watching.wait()
             folder.write_end(End(how="failed", text="no room for the learner"))
 
+    monkeypatch.setattr(watch, "SystemClock", Watched)
     driver = threading.Thread(target=drive)
     driver.start()
     driving.wait()

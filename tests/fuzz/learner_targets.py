@@ -65,7 +65,7 @@ class CheckpointTarget:
         self._parts = {part: safetensors.torch.save(tensors) for part in PARTS[:3]}
         bookmark = Bookmark(
             epoch=1, update=7, version=2, agent_steps=100, elapsed_s=1.5, time_s=1.7e9, replayed=9,
-            optimizer_steps=7, torch_generator=b"abcd", sampler_generator={"a": {"b": 1}},
+            resets=5, optimizer_steps=7, torch_generator=b"abcd", sampler_generator={"a": {"b": 1}},
             fresh=[FreshCursor(slot=0, copy=1, ordinal=5)],
         )  # fmt: skip
         self._parts["progress.json"] = json.dumps(bookmark.to_json(), indent=1).encode()
@@ -103,7 +103,7 @@ class CheckpointTarget:
         manifest = judge_sealed(data[HEAD.size : HEAD.size + length])
         parts = {**self._parts, PARTS[number]: data[HEAD.size + length :]}
         hashes = {part: hashlib.sha256(raw).hexdigest() for part, raw in parts.items()}
-        need(manifest["parts"] == hashes and manifest["format"] == 2, "manifest")
+        need(manifest["parts"] == hashes and manifest["format"] == 3, "manifest")
         need(
             text(manifest["model_digest"]) and value.model_digest == manifest["model_digest"],
             "digest",
@@ -125,7 +125,7 @@ class CheckpointTarget:
     def _plain(self, changed: dict[str, bytes]) -> dict:
         parts = {**self._parts, **changed}
         hashes = {part: hashlib.sha256(parts[part]).hexdigest() for part in PARTS}
-        return {"format": 2, "model_digest": "0123456789abcdef", "parts": hashes}
+        return {"format": 3, "model_digest": "0123456789abcdef", "parts": hashes}
 
     def _manifest(self, changed: dict[str, bytes]) -> bytes:
         return sealed(tree_of(self._plain(changed)))

@@ -15,8 +15,8 @@ from deploy.exporter.merge import Place, RunMerge
 from deploy.exporter.totals import Totals
 from system.channel.manifest import decode_manifest, encode_manifest
 from system.codec import pack, unpack
-from system.control.protocol import Desired, Event, Lease, ProcessMetrics
-from system.control.redis import _read, _write
+from system.control.protocol import Desired, Event, Lease, Point, ProcessMetrics
+from system.control.records import read, write
 from system.errors import RejectedChunk
 from system.log.messages import decode_claim, decode_notice, encode_claim, encode_notice
 from system.log.protocol import Claim, Notice, SlotNotice
@@ -97,27 +97,39 @@ def _manifest(random: Random) -> bytes:
 
 
 def _desired(random: Random) -> bytes:
-    return _write(Desired(generation=random.randrange(9), actors=random.randrange(200)))
+    return write(
+        Desired(
+            generation=random.randrange(9),
+            actors=random.randrange(200),
+            held=sorted(random.sample(range(200), random.randrange(4))),
+            retired={str(random.randrange(200)): random.randrange(1, 9)},
+        )
+    )
 
 
 def _lease(random: Random) -> bytes:
-    return _write(
+    return write(
         Lease(role="actor", slot=random.randrange(9), incarnation=3, who="host:1", doing="acting",
               time_s=random.random() * 1e9)
     )  # fmt: skip
 
 
 def _event(random: Random) -> bytes:
-    return _write(
+    return write(
         Event(time_s=1.7e9, role="learner", slot=0, kind="gap", text="x" * random.randrange(99))
     )
 
 
 def _metrics(random: Random) -> bytes:
     values = {f"m{i}": random.random() for i in range(random.randrange(6))}
-    return _write(
+    return write(
         ProcessMetrics(role="actor", slot=random.randrange(9), time_s=1.7e9, values=values)
     )
+
+
+def _point(random: Random) -> bytes:
+    values = {f"m{i}": random.random() for i in range(random.randrange(6))}
+    return write(Point(time_s=1.7e9 + random.random(), values=values))
 
 
 def _arrays(random: Random) -> bytes:
@@ -193,7 +205,7 @@ class RecordTarget(MessageTarget):
         self.name, self.encoded, self._kind = name, encoded, kind
 
     def feed(self, data: bytes) -> object:
-        return _read(self._kind, data)
+        return read(self._kind, data)
 
     def check(self, message, value) -> None:
         need(_shown(message) == _shown(asdict(value)), "not the same record")
@@ -208,7 +220,7 @@ class RecordTarget(MessageTarget):
                 need(all(type(v) is float and text(k) for k, v in held.items()), field)
             else:
                 need(text(held, 16_000), field)
-        need(_shown(from_msgpack(_write(value)[1:])) == _shown(message), "does not survive writing")
+        need(_shown(from_msgpack(write(value)[1:])) == _shown(message), "does not survive writing")
 
 
 def _shown(message: dict) -> str:
@@ -274,4 +286,5 @@ def message_targets() -> list[Target]:
         ClaimTarget(), NoticeTarget(), ManifestTarget(), ArraysTarget(), TotalsTarget(),
         RecordTarget("desired", Desired, _desired), RecordTarget("lease", Lease, _lease),
         RecordTarget("event", Event, _event), RecordTarget("metrics", ProcessMetrics, _metrics),
+        RecordTarget("point", Point, _point),
     ]  # fmt: skip

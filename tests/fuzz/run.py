@@ -123,12 +123,14 @@ def fuzz(targets: Iterable[Target], messages: int, seed: int) -> dict[str, Tally
 def all_targets(folder: Path) -> list[Target]:
     """Every decoder; `folder` is for those that read files."""
     from tests.fuzz.chunk_targets import chunk_targets
+    from tests.fuzz.dream_target import dream_targets
     from tests.fuzz.file_targets import file_targets
     from tests.fuzz.message_targets import message_targets
     from tests.fuzz.spool_target import SpoolTarget
 
     return [
-        *chunk_targets(folder), *message_targets(), *file_targets(folder), SpoolTarget(folder),
+        *chunk_targets(folder), *message_targets(), *dream_targets(), *file_targets(folder),
+        SpoolTarget(folder),
     ]  # fmt: skip
 
 

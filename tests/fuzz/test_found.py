@@ -24,7 +24,8 @@ from system.chunk_check import check_chunk
 from system.codec import decode_chunk, encode_chunk, pack, unpack
 from system.config import from_json, to_json
 from system.control.protocol import Desired, Event, Lease, ProcessMetrics
-from system.control.redis import RedisControl, _read, _write
+from system.control.records import read, write
+from system.control.redis import RedisControl
 from system.errors import ConfigError, RejectedChunk, RunError
 from system.keys import Keys
 from system.log.messages import decode_claim, decode_notice
@@ -157,15 +158,15 @@ def test_records_of_the_control_plane_hold_what_can_be() -> None:
         replace(lease, incarnation=2**63),
     ):
         with pytest.raises(RejectedChunk):
-            _read(Lease, _write(bad))
+            read(Lease, write(bad))
     with pytest.raises(RejectedChunk):
-        _read(Desired, _write(Desired(actors=-3)))
+        read(Desired, write(Desired(actors=-3)))
 
 
 def test_an_event_may_quote_anything() -> None:
     text = "half a character \udce9, and long " + "x" * 100_000
     event = Event(time_s=1.0, role="actor", slot=0, kind="gap", text=text)
-    found = _read(Event, _write(event)).text
+    found = read(Event, write(event)).text
     assert found.startswith("half a character ?, and")
     assert len(found) < 20_000
 
@@ -241,9 +242,9 @@ def test_run_files_that_cannot_be_read_are_errors_of_the_user(tmp_path: Path, te
     folder = RunFolder(tmp_path)
     for name in ("config.json", "control.json"):
         (tmp_path / name).write_bytes(text)
-    for read in (folder.record, folder.control):
+    for look in (folder.record, folder.control):
         with pytest.raises(RunError):
-            read()
+            look()
 
 
 def test_a_control_file_with_other_fields_is_an_error_of_the_user(tmp_path: Path) -> None:

@@ -42,11 +42,14 @@ class Listener:
         """
         if self.kind == "tcp":
             return ipaddress.ip_address(self.address).is_loopback
+        if self.address.startswith("@"):
+            return False
         path = Path(self.address)
-        if self.address.startswith("@") or not path.exists():
-            return not self.address.startswith("@")  # nobody can reach a removed one
-        closed = not path.stat().st_mode & 0o022
-        return closed or any(not folder.stat().st_mode & 0o011 for folder in path.parents)
+        try:
+            closed = not path.stat().st_mode & 0o022
+            return closed or any(not folder.stat().st_mode & 0o011 for folder in path.parents)
+        except FileNotFoundError:
+            return True  # nobody can reach a removed one
 
 
 def listeners(*roots: int) -> list[Listener]:

@@ -15,6 +15,7 @@ from deploy.head import Head
 from system.redis_client import connect
 from tests.fleet_for_tests import TINY, Fleet, Terminal, command
 from tests.integration.listeners import listeners
+from tests.waiting import DEADLINE_S
 
 
 @pytest.fixture(scope="module")
@@ -28,12 +29,19 @@ def fleet(tmp_path_factory):
 
 
 def test_it_trains_without_its_terminal_and_says_so(fleet):
-    fleet.until(lambda: fleet.latest("updates") > 5, "trained")
-    status = fleet.status()
+    def in_full_swing():
+        # All of it comes by heartbeats, and while Redis does not answer nobody is known to run.
+        status = fleet.status()
+        return status["updates"] > 5 and status["actors"]["running"] and status
+
+    status = fleet.until(in_full_swing, "trained")
     assert status["alive"]
     assert (status["actors"]["desired"], status["actors"]["running"]) == (1, 1)
     assert status["policy_version"] >= 1
     assert status["replay"]["steps"] > 0
+    said = json.loads(command(fleet.where, "status", "--run", "tiny", "--json").stdout)
+    assert said.keys() == status.keys()
+    assert said["updates"] >= status["updates"]
 
 
 def test_nobody_listens_beyond_this_machine_and_the_token_is_private(fleet):
@@ -75,11 +83,11 @@ def test_a_second_driver_is_refused(fleet):
 
 
 def test_scale_is_absolute_and_waits(fleet):
-    said = command(fleet.where, "scale", "2", "--run", "tiny", "--wait").stdout
+    said = command(fleet.where, "scale", "2", "--run", "tiny", "--wait", "--timeout", "300").stdout
     assert "desired 2, running 2" in said
     again = command(fleet.where, "scale", "2", "--run", "tiny").stdout
     assert again.split("generation")[1] == said.split("generation")[1]
-    said = command(fleet.where, "scale", "-1", "--run", "tiny", "--wait").stdout
+    said = command(fleet.where, "scale", "-1", "--run", "tiny", "--wait", "--timeout", "300").stdout
     assert "desired 1, running 1" in said
 
 
@@ -89,20 +97,20 @@ def test_a_slot_without_room_says_what_it_needs(fleet):
         lambda: any("more CPU" in text for text in fleet.status()["actors"]["reasons"].values()),
         "named the missing CPUs",
     )
-    command(fleet.where, "scale", "1", "--run", "tiny", "--wait")
+    command(fleet.where, "scale", "1", "--run", "tiny", "--wait", "--timeout", "300")
 
 
 def test_the_replay_ratio_holds_while_the_fleet_changes(fleet):
-    command(fleet.where, "scale", "3", "--run", "tiny", "--wait")
+    command(fleet.where, "scale", "3", "--run", "tiny", "--wait", "--timeout", "300")
     fleet.train_on("trained with three actors")
-    command(fleet.where, "scale", "1", "--run", "tiny", "--wait")
+    command(fleet.where, "scale", "1", "--run", "tiny", "--wait", "--timeout", "300")
     enough = fleet.latest("updates") + 400
     fleet.until(lambda: fleet.latest("updates") > enough, "trained on")
     windows = fleet.ratio_windows(per_update=4 * 8)
     assert len(windows) > 3
     assert windows == pytest.approx([16.0] * len(windows), rel=0.1)
-    updates, frames = fleet.latest("updates"), fleet.latest("frames")
-    assert updates * 4 * 8 / (frames - 64) == pytest.approx(16, rel=0.05)
+    line = fleet.line()
+    assert line["updates"] * 4 * 8 / (line["frames"] - 64) == pytest.approx(16, rel=0.05)
 
 
 def test_a_wiped_server_costs_nothing(fleet):
@@ -127,7 +135,7 @@ def test_resume_goes_on_and_ends_at_its_frame_limit(fleet):
     limit = fleet.latest("frames") + 200
     terminal = Terminal(fleet.where, "resume", "--run", "tiny", "--frames", str(limit))
     try:
-        assert terminal.process.wait(120) == 0, terminal.log.read_text()
+        assert terminal.process.wait(2 * DEADLINE_S) == 0, fleet.words()
     finally:
         terminal.process.kill()
     said = terminal.log.read_text()
@@ -148,13 +156,8 @@ def test_evaluate_needs_no_fleet(fleet):
 
 
 def test_ctrl_c_stops_in_order_and_a_closed_terminal_does_not(fleet):
-    terminal = Terminal(fleet.where, "resume", "--run", "tiny", "--frames", "0")
-    fleet.until(lambda: fleet.lease("learner"), "resumed")
-    assert terminal.kill(signal.SIGHUP) == 0
+    assert fleet.terminal("resume", "--frames", "0").kill(signal.SIGHUP) == 0
     fleet.train_on("trained on without a terminal")
-    assert "dreamfleet resume" in fleet.stop()
-    terminal = Terminal(fleet.where, "resume", "--run", "tiny")
-    fleet.until(lambda: fleet.lease("learner"), "resumed")
-    assert terminal.kill(signal.SIGINT) == 0
+    assert fleet.terminal("train", "--env", "CartPole-v1", "--resume").kill(signal.SIGINT) == 0
     assert not fleet.folder.in_use()
     fleet.check_ledger()

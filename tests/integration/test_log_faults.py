@@ -25,10 +25,10 @@ from system.tick import Wait
 from system.types import EntryId
 from tests.integration.proxy import FaultyProxy
 from tests.log_for_tests import ModelLearner, check_ledger, make_writer, small_chunk
+from tests.waiting import wait_until
 
 NUM_SLOTS = 3
 CHAOS_S = 8.0
-PEACE_S = 20.0
 
 
 class Life:
@@ -177,15 +177,6 @@ def cause_disasters(servers: list[EmbeddedRedis], learner: Learner, actors: list
             disaster()
 
 
-def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
-    deadline_s = time.monotonic() + seconds
-    while time.monotonic() < deadline_s:
-        if condition():
-            return True
-        time.sleep(0.02)
-    return condition()
-
-
 @pytest.fixture
 def second_server(tmp_path: Path) -> Iterator[EmbeddedRedis]:
     own = EmbeddedRedis(tmp_path / "data", max_memory_bytes=256 * 1024**2)
@@ -223,35 +214,46 @@ def check_chaos(servers: list[EmbeddedRedis], tmp_path: Path) -> None:
     )
     fleet = RedisLog(url=proxies[-1].url, control_url=proxies[0].url, run="r", timeout_s=1.0)
     actors = [Actor(fleet, slot) for slot in range(NUM_SLOTS)]
-    threads = [learner, *actors]
+    threads: list[Learner | Actor] = [learner, *actors]
     for thread in threads:
         thread.start()
 
-    cause_disasters(servers, learner, actors)
-    for proxy in proxies:
-        proxy.cut_chance = 0.0
-    for actor in actors:
-        actor.acting = False
-    settled = wait_until(lambda: all(actor.settled for actor in actors), PEACE_S)
-    for thread in threads:
-        thread.stopped = True
-    for thread in threads:
-        thread.join(timeout=5)
-    for proxy in proxies:
-        proxy.close()
+    try:
+        cause_disasters(servers, learner, actors)
+        wait_until(lambda: enough_happened(learner, proxies) or any_error(threads), "got through")
+        for proxy in proxies:
+            proxy.cut_chance = 0.0
+        for actor in actors:
+            actor.acting = False
+        wait_until(lambda: all(each.settled for each in actors) or any_error(threads), "settled")
+    finally:
+        for thread in threads:
+            thread.stopped = True
+        for thread in threads:
+            thread.join()
+        for proxy in proxies:
+            proxy.close()
 
     assert [thread.error for thread in threads] == [None] * len(threads)
-    assert settled
-    assert all(proxy.num_cuts > 0 for proxy in proxies)
     for actor in actors:
         check_actor(actor, learner.model.durable.ledger[actor.slot])
+
+
+def any_error(threads: list[Learner | Actor]) -> bool:
+    return any(thread.error is not None for thread in threads)
+
+
+def enough_happened(learner: Learner, proxies: list[FaultyProxy]) -> bool:
+    """Acting goes on until much has arrived, and something was lost on every way."""
+    ledger = learner.model.durable.ledger
+    arrived = all(len(ledger.get(slot, [])) > 20 for slot in range(NUM_SLOTS))
+    return arrived and all(proxy.num_cuts > 0 for proxy in proxies)
 
 
 def check_actor(actor: Actor, rows: list[tuple[EntryId, bytes]]) -> None:
     sealed = {(life.who, name): data for life in actor.lives for name, data in life.sealed.items()}
     check_ledger(rows, sealed)
     durable = dict(rows)
-    assert len(durable) > 20
     for entry_id, payload in actor.lives[-1].sealed.items():
         assert durable[entry_id] == payload
 

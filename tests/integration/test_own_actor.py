@@ -27,11 +27,13 @@ from system.errors import Unavailable
 from system.redis_client import connect
 from system.tick import Wait
 from system.types import EntryId
+from tests.waiting import DEADLINE_S, wait_until
 
 ROOT = __file__.rpartition("/tests/")[0]
 RUN = [
-    "train", "--env", "CartPole-v1", "--size", "nano", "--run", "tiny", "--frames", "0", "--set",
-    "replay.min_steps=1000000", "replay.chunk_length=8", "actor.heartbeat_s=0.1",
+    "train", "--env", "CartPole-v1", "--size", "nano", "--run", "tiny", "--frames", "0",
+    "--no-dashboard", "--set",
+    "replay.min_steps=1000000", "replay.chunk_length=8", "actor.heartbeat_s=0.3",
 ]  # fmt: skip
 
 
@@ -72,24 +74,19 @@ class Site:
         self.actors.append(process)
         return process
 
-    def until(self, condition, what, timeout_s=30.0):
-        deadline_s = time.monotonic() + timeout_s
-        while time.monotonic() < deadline_s:
-            if found := condition():
-                return found
-            time.sleep(0.05)
-        raise AssertionError(f"never {what}: {[process.said() for process in self.actors]}")
+    def until(self, condition, what):
+        return wait_until(condition, what, words=lambda: [each.said() for each in self.actors])
 
     def lease(self, slot=1000):
         leases = self.place.control.leases()
         return next((lease for lease in leases if lease.slot == slot), None)
 
-    def acting(self, incarnation, slot=1000):
+    def acting(self, incarnation, slot=1000, doing="acting"):
         def acts():
             lease = self.lease(slot)
-            return lease and lease.incarnation == incarnation and lease.doing == "acting" and lease
+            return lease and (lease.incarnation, lease.doing) == (incarnation, doing) and lease
 
-        return self.until(acts, f"incarnation {incarnation} acts")
+        return self.until(acts, f"incarnation {incarnation} {doing}")
 
     def spooled(self, slot=1000, spool="spool"):
         folder = self.where / spool / self.folder.record().run_id / str(slot)
@@ -152,6 +149,7 @@ def check_a_half_dead_server_stops_nothing(site):
     finally:
         os.kill(server, signal.SIGCONT)
     site.until(lambda: len(site.spooled()) < 10, "sent what it had")
+    site.acting(1)  # the server's clock went on: its lease had ended
 
 
 def check_refusals(site, holder, capsys):
@@ -178,7 +176,7 @@ def test_a_robot_joins_with_nothing_but_a_url(site, capsys, monkeypatch):
 
     site.until(lambda: site.place.control.metrics(), "told its numbers")
     site.place.control.change_desired(stopping=True)
-    site.until(lambda: site.lease().doing == "waiting", "waits for the run to go on")
+    site.acting(1, doing="waiting")
     site.place.control.change_desired(stopping=False)
     site.acting(1)
     assert "the run has ended: waiting" in robot.said()
@@ -186,7 +184,7 @@ def test_a_robot_joins_with_nothing_but_a_url(site, capsys, monkeypatch):
     check_a_half_dead_server_stops_nothing(site)
     check_refusals(site, holder, capsys)
     robot.send_signal(signal.SIGTERM)
-    assert robot.wait(30) == 0, robot.said()
+    assert robot.wait(DEADLINE_S) == 0, robot.said()
     assert "slot 1000: nothing is left to send" in robot.said()
     assert site.lease() is None
     ids = site.ledger()
@@ -201,7 +199,7 @@ def test_robots_that_start_together_take_slots_of_their_own(site):
         site.acting(1, slot)
     for robot in robots:
         robot.send_signal(signal.SIGTERM)
-        assert robot.wait(30) == 0, robot.said()
+        assert robot.wait(DEADLINE_S) == 0, robot.said()
     assert [lease.role for lease in site.place.control.leases()] == ["learner"]
 
 
@@ -224,7 +222,7 @@ def test_a_killed_actor_and_a_wiped_server_lose_nothing_that_was_spooled(site):
     site.acting(2)
     assert site.spooled().isdisjoint(left)
     again.send_signal(signal.SIGTERM)
-    assert again.wait(30) == 0, again.said()
+    assert again.wait(DEADLINE_S) == 0, again.said()
     ids = site.ledger()
     assert left <= set(ids)
     for incarnation in (1, 2):
@@ -244,13 +242,13 @@ def test_stopped_longer_than_its_lease_it_is_fenced_and_keeps_what_it_held(site)
     holder = site.acting(2)
     assert holder.who != first.who
     late.send_signal(signal.SIGCONT)
-    assert late.wait(30) == 1, late.said()
+    assert late.wait(DEADLINE_S) == 1, late.said()
     assert "Fenced" in late.said()
-    assert site.lease().who == holder.who, "the lease of its successor is not touched"
+    assert site.acting(2).who == holder.who, "the lease of its successor is not touched"
     told = [event for event in site.place.control.events() if event.kind == "actor_fenced"]
     assert "/fenced" in told[0].text
     newer.send_signal(signal.SIGTERM)
-    assert newer.wait(30) == 0, newer.said()
+    assert newer.wait(DEADLINE_S) == 0, newer.said()
 
     ids, kept = site.ledger(), site.fenced()
     durable = {each for each in ids if each.incarnation == 1}

@@ -20,7 +20,7 @@ from deploy.run_entry import RunEntry
 from deploy.run_folder import RunFolder
 from deploy.secrets import role_urls
 from system.clock import ManualClock
-from system.control.protocol import Event, Lease, ProcessMetrics
+from system.control.protocol import Event, Lease, Point, ProcessMetrics
 from system.errors import UserError
 from system.keys import RUNS, Keys
 from system.redis_client import ReplyError, connect
@@ -29,6 +29,7 @@ from tests.deploy.configs_for_tests import SPEC, small
 from tests.integration.listeners import listeners
 from tests.log_for_tests import ModelLearner, make_writer, small_chunk
 from tests.servers_for_tests import free_port, programs, serving
+from tests.waiting import DEADLINE_S
 
 KEYS = Keys("r-1")
 
@@ -104,7 +105,7 @@ def test_a_run_needs_nothing_more(program, secrets, tmp_path, urls):
         learner = build_learner(record, folder.path, meeting)
         actor = build_actor(record, 0, redis_place(actor_urls, record.run_id))
         evaluator = build_evaluator(record, folder.path, meeting)
-        deadline_s = time.monotonic() + 60
+        deadline_s = time.monotonic() + DEADLINE_S
         while not learner.finished:
             assert time.monotonic() < deadline_s
             for part in (learner, actor, evaluator):
@@ -147,6 +148,15 @@ def test_control_works_for_everybody_who_needs_it(place):
     assert exporter.control.leases() == []
 
 
+def test_dreams_and_curves_go_from_the_learner_to_whoever_may_look(place):
+    learner, exporter = place("learner").control, place("exporter").control
+    learner.put_blob("dream", b"a dream", ttl_s=60)
+    learner.remember(Point(time_s=1.0, values={"frames": 4.0}))
+    for looking in (learner, exporter, place("admin").control):
+        assert looking.blob("dream") == b"a dream"
+        assert [one.point.values for one in looking.history()] == [{"frames": 4.0}]
+
+
 def test_the_registry_is_written_by_the_learner_and_cleared_by_the_admin(urls, secrets, place):
     learner, admin, actor = (
         Registry(role_urls(urls, role, secrets).control) for role in ("learner", "admin", "actor")
@@ -155,6 +165,8 @@ def test_the_registry_is_written_by_the_learner_and_cleared_by_the_admin(urls, s
         run_id=KEYS.run, name="r", created_s=1.0, host="h", folder="/r", config={}, spec={}
     )
     place("learner").channel.publish(snapshot(7))
+    place("learner").control.put_blob("dream", b"d", ttl_s=60)
+    place("learner").control.remember(Point(time_s=1.0))
     learner.put(entry)
     learner.end(KEYS.run, "finished")
     assert [found.run_id for found in actor.entries()] == [KEYS.run]
@@ -163,6 +175,8 @@ def test_the_registry_is_written_by_the_learner_and_cleared_by_the_admin(urls, s
         learner.remove(KEYS.run)
     assert admin.remove(KEYS.run) > 0
     assert admin.entries() == []
+    assert place("learner").control.blob("dream") is None
+    assert place("learner").control.history() == []
 
 
 NOBODY = (
@@ -185,18 +199,21 @@ REFUSED = {
         "SET other:key x", "DEL {learner_lease}", "SET {learner_lease} x",
         "SET {learner_metrics} x", "XTRIM {events} MAXLEN 0", "XREVRANGE {events} + -",
         "HSET {runs} r x", "HDEL {runs} r", "MEMORY USAGE {log}", "INFO", "MULTI",
-        "SET {actor_lease} x GET", "SET {totals} x", "GET {totals}",
+        "SET {actor_lease} x GET", "SET {totals} x", "GET {totals}", "SET {blob} x",
+        "GETRANGE {blob} 0 9", "XADD {history} * d x", "XRANGE {history} - +",
     ),
     "learner": (
         "XADD {log} 9-9 d x", "DEL {log}", "UNLINK {log}", "SADD {slots} 9", "DEL {learner}",
-        "HDEL {runs} r", "DEL {runs}", "UNLINK {events}", "INFO",
+        "HDEL {runs} r", "DEL {runs}", "UNLINK {events}", "INFO", "UNLINK {blob}",
+        "XTRIM {history} MAXLEN 0",
     ),
     "exporter": (
         "XADD {learner} 9-9 d x", "XADD {log} 9-9 d x", "XADD {policy} 9-9 d x",
         "XADD {events} * d x", "SET {desired} x", "SET {actor_lease} x", "SET {actor_metrics} x",
         "DEL {actor_lease}", "GETRANGE {piece} 0 9", "XREVRANGE {policy} + -",
         "XREVRANGE {log} + -", "XREVRANGE {learner} + -", "XINFO STREAM {log}",
-        "HSET {runs} r x", "DEL {totals}", "SET other:key x",
+        "HSET {runs} r x", "DEL {totals}", "SET other:key x", "SET {blob} x",
+        "XADD {history} * d x",
     ),
     "admin": (
         "XADD {learner} 9-9 d x", "XADD {log} 9-9 d x", "XADD {policy} 9-9 d x", "SET {desired} x",
@@ -208,7 +225,7 @@ NAMES = {
     "piece": KEYS.policy_piece("policy", 1, 1, 0), "desired": KEYS.desired, "log": KEYS.log(3),
     "slots": KEYS.slots, "events": KEYS.events, "runs": RUNS,
     "learner_lease": KEYS.lease("learner", 0), "learner_metrics": KEYS.metrics("learner", 0),
-    "totals": KEYS.totals,
+    "totals": KEYS.totals, "blob": KEYS.blob("dream"), "history": KEYS.history,
     "actor_lease": KEYS.lease("actor", 0), "actor_metrics": KEYS.metrics("actor", 0),
 }  # fmt: skip
 
@@ -277,7 +294,7 @@ def test_tls_round_trip(program, tmp_path):
 
 def _speaks_tls(program):
     said = subprocess.run([program, "--port", "0", "--tls-port", "1", "--tls-cert-file", "/none"],
-                          capture_output=True, text=True, timeout=20, check=False)  # fmt: skip
+                          capture_output=True, text=True, timeout=180, check=False)  # fmt: skip
     return "TLS support" not in said.stdout and "Missing implement" not in said.stdout
 
 

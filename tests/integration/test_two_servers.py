@@ -22,6 +22,7 @@ from system.log.writer import SlotWriter
 from system.redis_client import connect
 from system.types import EntryId, Snapshot
 from tests.log_for_tests import ModelLearner, check_ledger, make_writer, small_chunk
+from tests.waiting import wait_until
 
 DATA_BYTES = 16 * 1024**2
 WHO = "host:1"
@@ -155,6 +156,7 @@ def kill(server: EmbeddedRedis) -> None:
     pid = server.pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not server.alive(), "died")
 
 
 def kill_and_wipe(server: EmbeddedRedis) -> None:

@@ -30,7 +30,7 @@ from tests.learner.disk_for_tests import no_file_larger_than, small_disk
 
 EVERYTHING = Takeover()
 BOOKMARK = Bookmark(
-    epoch=1, update=0, version=3, agent_steps=100, elapsed_s=1.5, time_s=2.5, replayed=64,
+    epoch=1, update=0, version=3, agent_steps=100, elapsed_s=1.5, time_s=2.5, replayed=64, resets=5,
     optimizer_steps=9, torch_generator=bytes(range(50)),
     sampler_generator={"bit_generator": "PCG64", "state": {"state": 1 << 100, "inc": 3}},
     fresh=[FreshCursor(slot=0, copy=1, ordinal=20)],
@@ -219,8 +219,8 @@ def test_what_is_no_json_object_is_refused(tmp_path: Path, raw: bytes) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"format": None}, {"format": 3}, {"model_digest": 7}, {"parts": None}, {"parts": []},
-        {"parts": {"../../secret": "0"}}, {"parts": {}}, {"format": [2]},
+        {"format": None}, {"format": 2}, {"model_digest": 7}, {"parts": None}, {"parts": []},
+        {"parts": {"../../secret": "0"}}, {"parts": {}}, {"format": [3]},
     ],
 )  # fmt: skip
 def test_a_well_sealed_manifest_that_cannot_be_is_refused(
@@ -258,6 +258,41 @@ def test_the_newest_are_kept_and_the_same_update_is_never_replaced(tmp_path: Pat
     assert names == ["00001-000000002", "00001-000000002-02", "00001-000000002-03"]
     save(tmp_path, checkpoint(10), epochs, keep=1)
     assert [path.name for path in list_checkpoints(tmp_path)] == ["00001-000000010"]
+
+
+def test_a_folder_that_nobody_finished_removing_is_removed(tmp_path: Path) -> None:
+    """A learner was killed while it removed its oldest checkpoint."""
+    folder, epochs = tmp_path / "checkpoints", Epochs(tmp_path)
+    (save(folder, checkpoint(1), epochs, keep=2) / "manifest.json").unlink()
+    for update in (2, 3):
+        save(folder, checkpoint(update), epochs, keep=2)
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == ["00001-000000002", "00001-000000003"]
+
+
+def test_what_a_successor_saves_while_we_remove_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped after its rename, and going on when two of its successor's are there."""
+    old, new, folder = Epochs(tmp_path), Epochs(tmp_path), tmp_path / "checkpoints"
+    old.take(1, "old", silence)
+
+    def listed_late(folder: Path) -> list[Path]:
+        if new.epoch == 0:
+            new.take(2, "new", silence)
+            new.found(checkpoint="00001-000000005", known_steps=0, segments={})
+            before = list_checkpoints(folder)
+            for update in (6, 7):
+                save(folder, checkpoint(update, epoch=2), new, keep=2)
+            return before
+        return list_checkpoints(folder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(learner.checkpoint, "list_checkpoints", listed_late)
+        save(folder, checkpoint(5), old, keep=2)
+    assert [path.name for path in list_checkpoints(folder)][-2:] == [
+        "00002-000000006", "00002-000000007"
+    ]  # fmt: skip
 
 
 def test_a_fenced_learner_saves_nothing_and_leaves_its_successors_draft(tmp_path: Path) -> None:

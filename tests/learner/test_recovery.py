@@ -286,6 +286,18 @@ def test_a_zombie_changes_nothing_in_folder_store_or_channel(tmp_path: Path) -> 
         assert bench.control.metrics() == metrics
 
 
+def test_a_zombie_that_spoke_in_an_empty_store_is_overruled(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    run(bench.learner(), 8)
+    said = bench.channel.newer_than(0, 0)
+    assert said is not None
+    new = bench.learner()
+    bench.channel.wipe()
+    bench.channel.publish(said)  # it was stopped between its last look and this word
+    new._publisher.repeat(new.standing())
+    assert bench.channel.newest_version()[0] == new.standing().epoch > said.epoch
+
+
 def turn(learner: Learner, write: Callable[[], object]) -> None:
     for _ in range(1 if write != learner.tick else 1000):
         write()

@@ -231,7 +231,7 @@ def test_kill_9_while_writing_leaves_whole_files_without_holes(disk: Disk) -> No
         told = int(line)
         if told == 60:
             os.kill(process.pid, signal.SIGKILL)
-    process.wait(10)
+    process.wait()
     process.stdout.close()
     shelf = disk.open()
     found = shelf.found()

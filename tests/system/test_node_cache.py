@@ -27,7 +27,7 @@ from pathlib import Path
 from system.channel.node_cache import NodeCache
 from system.channel.redis import RedisChannel
 url, run, folder, last = sys.argv[1:]
-channel = RedisChannel(url, run, cache=NodeCache(Path(folder)))
+channel = RedisChannel(url, run, cache=NodeCache(Path(folder), wait_s=60))
 version, seen = 0, []
 print("ready", flush=True)
 while version < int(last):
@@ -77,7 +77,7 @@ def test_many_processes_fetch_each_version_once(redis_server, run_name, folder):
             assert reader.stdout.readline() == f"{version}\n"
     for reader in readers:
         reader.stdout.close()
-        assert reader.wait(10) == 0
+        assert reader.wait() == 0
     assert getranges(redis_server) - before == VERSIONS * PIECES
     assert folder.stat().st_mode & 0o777 == 0o700
     channel.close()

@@ -12,8 +12,8 @@ from actors.envs.isolated import ProcessCopies
 from tests.unruly_for_tests import NAME, action_for
 
 COPIES = 3
-BLOWS = ["strike", "stop", "kill", "raise", "segv"] * 4
-"""The first two come from outside between two steps, the others from inside, within a step."""
+BLOWS = ["strike", "kill", "raise", "segv"] * 4 + ["strike", "kill", "stop", "stop"]
+"""A strike and a stop come from outside between two steps, the others from within a step."""
 REPORTED = {"strike": "died", "stop": "hang", "kill": "died", "raise": "raised", "segv": "died"}
 SIGNALS = {"strike": signal.SIGKILL, "stop": signal.SIGSTOP}
 
@@ -21,7 +21,7 @@ SIGNALS = {"strike": signal.SIGKILL, "stop": signal.SIGSTOP}
 def test_twenty_blows_leave_valid_steps():
     draw = random.Random(0)
     blows = draw.sample(BLOWS, len(BLOWS))
-    config = EnvConfig(name=NAME, isolate=True, step_deadline_s=1.5)
+    config = EnvConfig(name=NAME, isolate=True, step_deadline_s=4.0)
     copies = ProcessCopies(config, num_copies=COPIES, while_waiting=int)
     faults = []
     env = FaultTolerantEnv(

@@ -71,13 +71,16 @@ def test_mistakes_are_named(name, args, message):
 @pytest.mark.parametrize(
     ("observation", "action", "message"),
     [
-        (spaces.Box(0, 255, (64, 64, 3), np.uint8), None, "images.*not supported yet"),
+        (spaces.Box(0, 255, (3, 64, 64), np.uint8), None, "channels first: transpose"),
+        (spaces.Box(0, 255, (4, 84, 84, 3), np.uint8), None, "stacked images: show the newest"),
+        (spaces.Dict(eye=spaces.Box(0, 1, (64, 64, 3))), None, "under 'eye', images of float32"),
         (spaces.Text(5), None, "Text.*not supported yet"),
         (spaces.Dict(a=spaces.Box(-1, 1), b=spaces.Sequence(spaces.Discrete(2))), None, "'b'"),
         (spaces.Dict({"a/b": spaces.Box(-1, 1), "a": spaces.Dict(b=spaces.Box(-1, 1))}), None,
          "two observations named 'a/b'"),
         (None, spaces.Box(-np.inf, 1, (2,)), "without finite bounds"),
         (None, spaces.MultiDiscrete([2, 3]), "only a Box of floats or a Discrete"),
+        (None, spaces.Dict(arm=spaces.Box(-1, 1), grip=spaces.Discrete(2)), "wrap it"),
         (None, spaces.Box(0, 3, (2,), np.int64), "only a Box of floats or a Discrete"),
     ],
 )  # fmt: skip

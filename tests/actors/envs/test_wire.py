@@ -25,13 +25,17 @@ def received(data, piece_bytes=1 << 14):
 
 @pytest.mark.parametrize("piece_bytes", [1, 3, 1 << 14])
 def test_a_message_arrives_however_it_is_cut(piece_bytes):
-    arrays = {"": np.float32([[1, np.inf], [np.nan, -0.0]]), "x/y": np.float32(3)}
+    arrays = {
+        "": np.float32([[1, np.inf], [np.nan, -0.0]]),
+        "x/y": np.float32(3),
+        "eye": np.uint8([[0, 255]]),
+    }
     data = frame({"id": 7, "kind": "step", "arrays": put_arrays(arrays)})
     (message,) = received(data, piece_bytes)
     assert (message["id"], message["kind"]) == (7, "step")
     got = get_arrays(message["arrays"])
-    assert {key: (a.shape, a.tobytes()) for key, a in arrays.items()} == {
-        key: (a.shape, a.tobytes()) for key, a in got.items()
+    assert {key: (a.dtype, a.shape, a.tobytes()) for key, a in arrays.items()} == {
+        key: (a.dtype, a.shape, a.tobytes()) for key, a in got.items()
     }
 
 
@@ -58,7 +62,12 @@ values = st.recursive(
 )
 
 
-@given(values | st.dictionaries(st.text(), st.tuples(st.lists(st.integers(-1, 9)), st.binary())))
+kinds = st.sampled_from(["float32", "uint8"]) | st.text(max_size=3)
+
+
+@given(
+    values | st.dictionaries(st.text(), st.tuples(kinds, st.lists(st.integers(-1, 9)), st.binary()))
+)
 def test_anything_is_arrays_or_refused(value):
     if isinstance(value, dict):
         value = {
@@ -68,4 +77,4 @@ def test_anything_is_arrays_or_refused(value):
         arrays = get_arrays(value)
     except RejectedChunk:
         return
-    assert all(array.dtype == np.float32 for array in arrays.values())
+    assert all(array.dtype in (np.float32, np.uint8) for array in arrays.values())

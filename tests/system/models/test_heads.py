@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from system.models.encoder import VectorEncoder
-from system.models.heads import BinaryHead, Policy, TwoHotHead, VectorDecoder
+from system.models.decoder import Decoder
+from system.models.encoder import Encoder
+from system.models.heads import BinaryHead, Policy, TwoHotHead
 from system.models.layers import Linear, Norm
 from system.models.world_model import WorldModel
 from tests import references
@@ -18,7 +19,7 @@ from tests.learning_for_tests import MODEL, let_speak, make_batch, make_spec, pe
 @torch.no_grad()
 def test_encoder_and_decoder(B, T):
     spec = make_spec()
-    encoder, decoder = (kind(MODEL, spec.observation) for kind in (VectorEncoder, VectorDecoder))
+    encoder, decoder = (kind(MODEL, spec.observation) for kind in (Encoder, Decoder))
     perturb(encoder), perturb(decoder)
     batch = make_batch(spec, B, T)
     embedding = encoder.encode(batch.observation)

@@ -2,13 +2,13 @@
 
 import pytest
 
-from actors.activity import Activity
+from system.activity import Activity
 from system.clock import ManualClock
 
 
 def test_shares_of_each_window():
     clock = ManualClock()
-    activity = Activity(clock)
+    activity = Activity(clock, "actor")
     activity.switch("env")
     clock.sleep(3)
     activity.switch("wait")

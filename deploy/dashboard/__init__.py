@@ -1,0 +1,1 @@
+"""The page: one process that looks at runs and shows them in a browser."""

@@ -1,0 +1,103 @@
+"""Refuses what this machine cannot hold, before anything is allocated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from deploy.config import RunConfig
+from deploy.presets import SIZES
+from learner.arena import row_bytes
+from learner.memory import update_bytes
+from system.errors import ConfigError
+from system.specs import EnvSpec
+
+OTHERS_BYTES = 512 * 1024**2
+"""What one process with torch takes before it does anything [bytes]."""
+GIB = 1024**3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Memory:
+    """What is free, for whom."""
+
+    host_bytes: int
+    device_bytes: int | None = None
+    """Of the learner's device; None if it is the host."""
+
+
+def free_memory(device: torch.device) -> Memory:
+    """What this machine has free now."""
+    host = _host_bytes()
+    if device.type != "cuda":
+        return Memory(host_bytes=host)
+    return Memory(host_bytes=host, device_bytes=torch.cuda.mem_get_info(device)[0])
+
+
+def check_memory(config: RunConfig, spec: EnvSpec, free: Memory) -> None:
+    """Returns if the run fits.
+
+    Raises:
+      ConfigError: it does not; names what is too large and the nearest that fits.
+    """
+    needed = update_bytes(config.learner, config.model, spec)
+    room = free.host_bytes - OTHERS_BYTES if free.device_bytes is None else free.device_bytes
+    if needed > room:
+        instead = _instead(config, spec, room)
+        raise ConfigError(
+            f"model.size={config.model.size!r} needs about {needed / GIB:.1f} GiB to train on this "
+            f"environment, and {max(room, 0) / GIB:.1f} GiB are free; {instead}"
+        )
+    arena = arena_bytes(config, spec)
+    room = free.host_bytes - OTHERS_BYTES - (needed if free.device_bytes is None else 0)
+    if arena > room:
+        raise ConfigError(
+            f"replay.capacity_bytes={config.replay.capacity_bytes} would grow to "
+            f"{arena / GIB:.1f} GiB in this run, and {max(room, 0) / GIB:.1f} GiB are free; use "
+            f"--set replay.capacity_bytes={max(room, 0) * 9 // 10}"
+        )
+
+
+def arena_bytes(config: RunConfig, spec: EnvSpec) -> int:
+    """What the arena will take at the end of this run [bytes]."""
+    if config.frames == 0:
+        return config.replay.capacity_bytes
+    steps = config.frames // config.env.action_repeat
+    return min(config.replay.capacity_bytes, steps * row_bytes(spec, config.model))
+
+
+def _instead(config: RunConfig, spec: EnvSpec, room: int) -> str:
+    """The largest smaller model that fits, else other ways out."""
+    names = list(SIZES)
+    known = config.model.size in names
+    for name in reversed(names[: names.index(config.model.size)] if known else []):
+        # Whatever else was set stays.
+        keys = {key: getattr(config.model, key) for key in ("encoder_keys", "decoder_keys")}
+        if update_bytes(config.learner, replace(SIZES[name], **keys), spec) <= room:
+            return f"the largest that fits is --size {name}"
+    return "none of the sizes fits: lower learner.batch_size or --pixels-size"
+
+
+def _host_bytes() -> int:
+    """What the kernel calls available, and no more than a container's limit leaves."""
+    free = [_available()]
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit = (group / "memory.max").read_text().strip()
+        if limit != "max":
+            free.append(int(limit) - int((group / "memory.current").read_text()))
+    except (OSError, ValueError):
+        pass
+    return min(free)
+
+
+def _available() -> int:
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return 1024 * int(line.split()[1])
+    except OSError:
+        pass
+    return 2**62  # a system that does not say
