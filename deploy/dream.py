@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 from deploy.dream_film import check_video, frames_of, save_gif, save_mp4
-from deploy.dream_strip import Picture, save_error, save_strip
+from deploy.dream_strip import DPI, Picture, draw_strip, save_error
 from deploy.run_folder import RunFolder, RunRecord
 from deploy.target import only_folder
 from learner.episodes import Episode, Moments, pick_episode, read_episodes
@@ -124,9 +124,10 @@ def _report(folder: RunFolder, record: RunRecord, view: View, update: int | None
 
 
 def _write(out: Path, picture: Picture, facts: dict[str, object], *, video: bool) -> None:
-    save_strip(out / "strip.png", picture)
+    strip = draw_strip(picture)
+    strip.savefig(out / "strip.png", dpi=DPI)
     save_error(out / "error.png", picture)
-    frames = frames_of(picture)
+    frames = frames_of(picture, strip)
     save_gif(out / "film.gif", frames)
     if video:
         save_mp4(out / "film.mp4", frames)

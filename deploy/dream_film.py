@@ -9,14 +9,18 @@ import importlib
 import importlib.util
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from deploy.dream_strip import COLORS, REAL, Picture, distance, draw_strip
+from deploy.dream_strip import COLORS, REAL, Picture, distance
 from system.dream import Film
 from system.errors import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Frame = NDArray[np.uint8]
 """One picture, uint8 [H, W, 3]."""
@@ -28,18 +32,20 @@ SIDE_PIXELS = 224
 EDGE = 8
 CAPTION = 18
 FILM_DPI = 100
+CURSOR = (173, 181, 189)
 
 
-def frames_of(picture: Picture) -> list[Frame]:
-    """The film of one example, a Frame for each Step."""
+def frames_of(picture: Picture, strip: Figure) -> list[Frame]:
+    """The film of one example, a Frame for each Step; `strip` as `draw_strip` made it."""
     films = picture.reports[0].examples[0].images
-    return list(_image_frames(picture) if films else _strip_frames(picture))
+    return list(_image_frames(picture) if films else _strip_frames(picture, strip))
 
 
 def save_gif(path: Path, frames: Sequence[Frame]) -> None:
     """Endless, with a rest at the end."""
     # One palette for all: else the colors flicker.
-    palette = Image.fromarray(frames[-1]).quantize(128, dither=Image.Dither.NONE)
+    some = np.concatenate([frames[0], frames[len(frames) // 2], frames[-1]])
+    palette = Image.fromarray(some).quantize(256, dither=Image.Dither.NONE)
     images = [
         Image.fromarray(f).quantize(palette=palette, dither=Image.Dither.NONE) for f in frames
     ]
@@ -123,24 +129,22 @@ def _captioned(frame: Frame, text: str, color: str) -> Frame:
     return np.asarray(whole, np.uint8)
 
 
-def _strip_frames(picture: Picture) -> Iterator[Frame]:
-    """The strip, uncovered from left to right: drawn twice, then pieced together."""
-    covered, uncovered = draw_strip(picture, ahead=False), draw_strip(picture)
-    before, after = _rendered(covered), _rendered(uncovered)
-    context = picture.reports[0].context_steps
-    panels = [axes for axes in uncovered.axes if axes.get_label() == "panel"]
-    for ahead in range(picture.reports[0].examples[0].steps - context + 1):
-        frame = before.copy()
+def _strip_frames(picture: Picture, strip: Figure) -> Iterator[Frame]:
+    """The strip, uncovered from left to right."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    strip.set_dpi(FILM_DPI)
+    canvas = FigureCanvasAgg(strip)
+    canvas.draw()
+    whole = np.asarray(canvas.buffer_rgba(), np.uint8)[..., :3]
+    panels = [axes for axes in strip.axes if axes.get_label() == "panel"]
+    example = picture.reports[0].examples[0]
+    for ahead in range(example.steps - picture.reports[0].context_steps + 1):
+        frame = whole.copy()
         for axes in panels:
             left, bottom, right, top = (round(edge) for edge in axes.bbox.extents)
-            rows = slice(len(frame) - top - 2, len(frame) - bottom)
-            now = min(round(axes.transData.transform((ahead, 0.0))[0]), right - 1)
-            frame[rows, left : now + 1] = after[rows, left : now + 1]
-            frame[rows, now - 1 : now + 1] = (173, 181, 189)
+            now = max(left, min(round(axes.transData.transform((ahead, 0.0))[0]), right))
+            rows = slice(len(frame) - top, len(frame) - bottom - 1)
+            frame[rows, now + 1 : right + 1] = 255
+            frame[rows, now - 1 : now + 1] = CURSOR
         yield frame
-
-
-def _rendered(figure: object) -> Frame:
-    figure.set_dpi(FILM_DPI)  # type: ignore[attr-defined]
-    figure.canvas.draw()  # type: ignore[attr-defined]
-    return np.asarray(figure.canvas.buffer_rgba(), np.uint8)[..., :3].copy()  # type: ignore[attr-defined]

@@ -43,13 +43,8 @@ class Picture:
     """What one Step is, for the axis: `agent step = 4 frames`."""
 
 
-def save_strip(path: Path, picture: Picture) -> None:
+def draw_strip(picture: Picture) -> Figure:
     """Numbers as panels (real line, dreamed band), images as rows (real, dreamed, error)."""
-    draw_strip(picture).savefig(path, dpi=DPI)
-
-
-def draw_strip(picture: Picture, *, ahead: bool = True) -> Figure:
-    """The strip as a matplotlib Figure; without `ahead` the time after the start stays empty."""
     examples = [report.examples[0] for report in picture.reports]
     films, bands = examples[0].images, _panels(examples)
     film_rows = sum(1 + 2 * len(examples) for _ in films)
@@ -64,10 +59,12 @@ def draw_strip(picture: Picture, *, ahead: bool = True) -> Figure:
         row = _draw_film(figure, grid, row, shown, picture)
     for place in range(len(bands[0])):
         axes = figure.add_subplot(grid[row + place // COLUMNS, place % COLUMNS], label="panel")
-        _draw_band(axes, [each[place] for each in bands], picture, ahead=ahead)
+        _draw_band(axes, [each[place] for each in bands], picture)
         if place >= len(bands[0]) - COLUMNS:
             axes.set_xlabel(f"since eyes closed ({picture.env_step})", fontsize=8)
     _legend(figure, picture)
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # it is laid out; whoever renders it need not do so again
     return figure
 
 
@@ -101,7 +98,9 @@ def save_error(path: Path, picture: Picture) -> None:
         xlabel=f"dreamed steps ({picture.env_step})", xlim=(1, max(2, horizon[-1])),
         ylabel="error / variance of the data", ylim=(0, min(top, 3.0)),
     )  # fmt: skip
-    axes.set_title(f"{picture.title}: {picture.reports[0].starts} starts", fontsize=10, loc="left")
+    axes.set_title(
+        f"{picture.title} (starts: {picture.reports[0].starts})", fontsize=10, loc="left"
+    )
     figure.legend(loc="outside lower left", ncols=3, frameon=False, fontsize=8.5)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
@@ -135,20 +134,19 @@ def _scale(band: Band) -> float:
     return float(np.abs(band.real).max()) or 1.0
 
 
-def _draw_band(axes: Axes, bands: Sequence[Band], picture: Picture, *, ahead: bool) -> None:
+def _draw_band(axes: Axes, bands: Sequence[Band], picture: Picture) -> None:
     """One number: x is 0 at the last Step seen."""
     report = picture.reports[0]
     context = report.context_steps
     time = np.arange(len(bands[0].real)) - context + 1
-    until = len(time) if ahead else context
     axes.axvspan(time[0], 0, color=SEEN, linewidth=0)
     for band, color, style in zip(bands, COLORS, STYLES, strict=False):
-        part = slice(context - 1, until)
+        part = slice(context - 1, None)
         axes.fill_between(
             time[part], band.low[part], band.high[part], color=color, alpha=0.22, linewidth=0
         )
-        axes.plot(time[:until], band.mean[:until], color=color, linestyle=style, linewidth=1.6)
-    seen, later = slice(0, context), slice(context - 1, until)
+        axes.plot(time, band.mean, color=color, linestyle=style, linewidth=1.6)
+    seen, later = slice(0, context), slice(context - 1, None)
     axes.plot(time[seen], bands[0].real[seen], color=REAL, linewidth=1.3)
     color, style = (GREY, ":") if picture.policy_acts else (REAL, "-")
     axes.plot(time[later], bands[0].real[later], color=color, linestyle=style, linewidth=1.3)
@@ -160,6 +158,7 @@ def _draw_band(axes: Axes, bands: Sequence[Band], picture: Picture, *, ahead: bo
     axes.set(xlim=(time[0], time[-1]), ylim=(low - margin, high + margin))
     axes.set_title(bands[0].name, fontsize=9, loc="left", pad=3)
     axes.tick_params(labelsize=7.5)
+    axes.locator_params(axis="x", integer=True)
     axes.grid(alpha=0.2)
     axes.spines[["top", "right"]].set_visible(False)
 
@@ -171,7 +170,7 @@ def _draw_film(
     report = picture.reports[0]
     context, steps = report.context_steps, len(films[0].real)
     places = np.unique(np.linspace(context - 1, steps - 1, FILM_COLUMNS).round().astype(int))
-    rows = [("real", films[0].real, REAL)]
+    rows = [(f"{films[0].name}\nreal", films[0].real, REAL)]
     for film, each, color in zip(films, picture.reports, COLORS, strict=False):
         name = "dreamed" if len(films) == 1 else f"update {each.update:,}"
         rows += [(name, film.dreamed, color), ("error", distance(film), color)]
@@ -227,9 +226,8 @@ def _legend(figure: Figure, picture: Picture) -> None:
             Line2D([], [], color=color, linestyle=style, linewidth=2,
                    label=f"update {report.update:,} dreams {acted} (80 % band)")
         )  # fmt: skip
-    if any(report.parting_step for report in picture.reports[:1]):
-        starts = picture.reports[0].starts
-        label = f"parting, over {starts} starts"
+    if picture.reports[0].parting_step is not None:
+        label = f"parting (starts: {picture.reports[0].starts})"
         handles.append(Line2D([], [], color=COLORS[0], linewidth=1, linestyle=":", label=label))
     figure.suptitle(picture.title, fontsize=11, x=0.01, ha="left")
     figure.legend(handles=handles, loc="outside lower left", ncols=4, frameon=False, fontsize=8.5)

@@ -103,6 +103,8 @@ class Evaluator:
         self._rule = rule
         self._beat_due, self._poll_due = Every(HEARTBEAT_S), Every(POLL_S)
         self._agent = new_agent(record.spec)
+        # Told while the environment is built, if that takes long.
+        self._steps, self._expected_steps, self._began_s = 0, 0.0, place.clock.now()
         self._env = make_env(
             config.env,
             num_copies=config.evaluation.copies,
@@ -115,7 +117,6 @@ class Evaluator:
         )  # fmt: skip
         self._seen = (0, 0)
         self._interrupted = False
-        self._steps, self._expected_steps, self._began_s = 0, 0.0, place.clock.now()
 
     def tick(self) -> Progress | Wait:
         """Measures a policy if one is due. Raises EnvironmentFault, see the environment."""

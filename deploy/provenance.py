@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import platform
@@ -34,6 +35,26 @@ def version() -> str:
         return "not installed"
 
 
+def cpu_name(info: Path) -> str:
+    """As Linux names it; empty where it does not."""
+    return _value(info, "model name")
+
+
+def gpu_names(folder: Path) -> list[str]:
+    """Of those with NVIDIA's driver, as the driver names them."""
+    return [_value(path, "Model") for path in sorted(folder.glob("*/information"))]
+
+
+def _value(path: Path, key: str) -> str:
+    """Of the first line `key : value`; empty if there is none."""
+    with contextlib.suppress(OSError):
+        for line in path.read_text(errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == key:
+                return value.strip()
+    return ""
+
+
 def _git_commit() -> dict[str, Any] | None:
     """Commit of the code that runs, if it runs from a checkout."""
     git, here = shutil.which("git"), Path(__file__).parent
@@ -53,6 +74,8 @@ def _hardware() -> dict[str, Any]:
     return {
         "host": socket.gethostname(),
         "machine": platform.machine(),
+        "cpu": cpu_name(Path("/proc/cpuinfo")),
+        "gpus": gpu_names(Path("/proc/driver/nvidia/gpus")),
         "system": platform.platform(),
         "python": platform.python_version(),
         "cpus": len(os.sched_getaffinity(0))

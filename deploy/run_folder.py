@@ -7,7 +7,8 @@
     metrics.csv     what people plot of it, in fixed columns
     control.json    where the processes of this run meet, for `status`, `scale`, `stop`
     end.json        how it ended, if it did
-    checkpoints/ replay/ redis/ log/ curve.png
+    dashboard.json  URL of its page, with the token, while that is served
+    checkpoints/ replay/ dreams/ redis/ log/ curve.png
 
 Whoever drives the run holds `.lock` (flock), so two drivers never share a folder; the process that
 keeps its Ray open holds `.head`, a terminal that puts both in place `.starting`.

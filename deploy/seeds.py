@@ -14,7 +14,7 @@ import contextlib
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -166,7 +166,7 @@ class SeedRuns:
                 self._outcomes.append(Outcome(name=folder.name, how="finished"))
                 continue
             say(self._console, f"{folder.name}: starts; log: {_log(folder)}")
-            with _log(folder).open("ab") as log:
+            with _log(folder).open("ab") as log, _heard(signal.SIGINT):
                 # A session of its own: Ctrl-C reaches it once, through us.
                 process = subprocess.Popen(
                     [sys.executable, "-m", "deploy.cli", "resume", "--run", folder.name],
@@ -212,6 +212,20 @@ class SeedRuns:
     def _signal(self, running: Iterable[_Running]) -> None:
         for one in running:
             one.process.send_signal(signal.SIGINT)
+
+
+@contextlib.contextmanager
+def _heard(number: signal.Signals) -> Iterator[None]:
+    """A child hears it even if we were told to ignore it (a script's `&`): only we send it."""
+    before = signal.getsignal(number)
+    if before is not signal.SIG_IGN:
+        yield
+        return
+    signal.signal(number, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
 
 
 def _outcome(folder: RunFolder, code: int) -> Outcome:

@@ -32,7 +32,7 @@ from system.clock import Every
 from system.errors import RejectedChunk, RunError, Unavailable, UserError
 
 TURN_S = 0.1
-READY_TIMEOUT_S = 60.0
+READY_TIMEOUT_S = 120.0
 RESTART_PAUSE_S = 1.0
 REGISTER_S = 10.0
 

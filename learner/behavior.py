@@ -16,7 +16,7 @@ from learner.config import LearnerConfig
 from learner.imagination import Dream, frozen
 from learner.returns import ReturnScale, lambda_return
 from system.config import ModelConfig
-from system.models.distributions import TwoHot
+from system.models.distributions import ScalarDistribution
 from system.models.heads import Policy, TwoHotHead
 
 
@@ -63,15 +63,15 @@ class ActorCritic(nn.Module):
         )  # fmt: skip
         target = returns.detach()
         scale = self.scale.update(target)
-        action = self.policy.distribution(feature[:, :-1])
-        log_prob = action.log_prob(dream.action[:, :-1].detach())
-        entropy = action.entropy()
-        score = log_prob * ((target - value_mean[:, :-1]) / scale)
-        if self.gradient == "analytic":
-            score = returns / scale
-        elif self.gradient == "mixed":
-            share = config.mixed_share
-            score = share * returns / scale + (1.0 - share) * score
+        # All H + 1 features: cheaper than a copy of the first H.
+        action = self.policy.distribution(feature)
+        entropy = action.entropy()[:, :-1]
+        score = returns / scale
+        if self.gradient != "analytic":
+            log_prob = action.log_prob(dream.action.detach())[:, :-1]
+            reinforce = log_prob * ((target - value_mean[:, :-1]) / scale)
+            share = 0.0 if self.gradient == "reinforce" else config.mixed_share
+            score = share * score + (1.0 - share) * reinforce if share else reinforce
         padded = torch.cat([target, torch.zeros_like(target[:, :1])], 1)
         return BehaviorLoss(
             policy=-weight[:, :-1] * (score + config.entropy_scale * entropy),
@@ -116,9 +116,8 @@ class ActorCritic(nn.Module):
         for slow, fast in zip(self.slow_value.parameters(), self.value.parameters(), strict=True):
             slow.lerp_(fast, self._config.slow_value_rate)
 
-    def _value_loss(self, value: TwoHot, target: Tensor, slow_mean: Tensor) -> Tensor:
-        pull = value.cross_entropy(slow_mean)
-        return value.cross_entropy(target) + self._config.slow_value_scale * pull
+    def _value_loss(self, value: ScalarDistribution, target: Tensor, slow_mean: Tensor) -> Tensor:
+        return value.cross_entropy(target, slow_mean, self._config.slow_value_scale)
 
 
 def _chance_to_be_here(alive: Tensor) -> Tensor:

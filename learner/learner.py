@@ -109,7 +109,7 @@ class Learner:
         repeat, commit_due = spec.action_repeat, Every(config.commit_s)
         self._loop = LearnerLoop(
             ingest=self._ingest, arena=self.arena, sampler=self._sampler, limiter=self._limiter,
-            learning=self.learning, activity=self._activity, batch_size=config.batch_size,
+            learning=self.learning, batch_size=config.batch_size,
             max_steps=-(-setup.frames // repeat) if setup.frames else None,
             after_update=self._after_update, commit_due=lambda: commit_due(clock.now()),
         )  # fmt: skip
@@ -157,6 +157,7 @@ class Learner:
             self._ingest.repeat_notice()
             self._publisher.repeat(self.standing())
         began_s = self._seams.clock.now()
+        self._activity.switch("insert")
         turn = self._loop.tick()
         if turn == Progress("updated"):
             self._figures.update_seconds.observe(self._seams.clock.now() - began_s)

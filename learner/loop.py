@@ -18,7 +18,6 @@ from learner.arena import Arena
 from learner.ingest import Ingest
 from learner.samplers import Sampler
 from learner.update import Learning
-from system.activity import Activity
 from system.limiter import ReplayLimiter
 from system.tick import Progress, Wait
 
@@ -32,7 +31,6 @@ class LearnerLoop:
     sampler: Sampler
     limiter: ReplayLimiter
     learning: Learning
-    activity: Activity
     batch_size: int
     """B."""
     max_steps: int | None
@@ -50,7 +48,6 @@ class LearnerLoop:
 
     def tick(self) -> Progress | Wait:
         """One update, or one insertion, or what it waits for."""
-        self.activity.switch("insert")
         if self.commit_due():
             self.ingest.commit()
         if self.limiter.may_update() and self._update():
@@ -65,14 +62,12 @@ class LearnerLoop:
 
     def _update(self) -> bool:
         """False if no Sequence can be drawn yet: then more data is wanted, whatever is owed."""
-        self.activity.switch("sample")
-        contexts = self.sampler.draw(self.arena, self.batch_size)
-        if not len(contexts):
-            self.activity.switch("insert")
+        if not len(contexts := self.sampler.draw(self.arena, self.batch_size)):
             return False
+        self.learning.activity.switch("sample")
         batch = self.arena.sample(contexts)
         result = self.learning.update(batch)
-        self.activity.switch("sample")
+        self.learning.activity.switch("sample")
         self.arena.write_back(batch, result.latents)
         self.limiter.replayed += batch.ordinals.size
         self.updates += 1

@@ -13,6 +13,7 @@ from learner.config import LearnerConfig
 from learner.imagination import imagine
 from learner.objectives import ReconstructionObjective
 from learner.optimizer import LaProp
+from learner.precision import dream_dtype
 from system.activity import Activity
 from system.clock import SystemClock
 from system.config import ModelConfig
@@ -54,11 +55,13 @@ class Learning(nn.Module):
         """`activity` is told what the time of an update goes to."""
         super().__init__()
         self._config = config
-        self._activity = activity or Activity(SystemClock(), "learner")
+        self.activity = activity or Activity(SystemClock(), "learner")
+        """What the time of this process goes to."""
         self.world_model = WorldModel(model, spec)
         self.decoder = Decoder(model, spec.observation)
         self.behavior = ActorCritic(config, model, Policy(model, spec.action))
         self.to(device)
+        self._dream_dtype = dream_dtype(config, model)
         self.objective = ReconstructionObjective(config, self.world_model, self.decoder)
         self.optimizer = LaProp(
             [parameter for parameter in self.parameters() if parameter.requires_grad],
@@ -69,9 +72,9 @@ class Learning(nn.Module):
 
     def update(self, batch: Batch) -> UpdateResult:
         """One optimizer step on the sum of all losses."""
-        self._activity.switch("world_model")
+        self.activity.switch("world_model")
         world = self.objective.loss(batch)
-        self._activity.switch("dream")
+        self.activity.switch("dream")
         starts = self._starts(world.latents.detach().flatten_time())
         dream = imagine(
             self.world_model,
@@ -79,8 +82,9 @@ class Learning(nn.Module):
             starts,
             self._config.horizon,
             differentiable=self.behavior.gradient != "reinforce",
+            dtype=self._dream_dtype,
         )
-        self._activity.switch("behavior")
+        self.activity.switch("behavior")
         behavior = self.behavior.loss(dream)
         replay_value = self.behavior.replay_loss(
             world.latents.feature, batch, self._worth(world.latents.detach(), behavior)
@@ -89,9 +93,9 @@ class Learning(nn.Module):
         losses |= {"policy": behavior.policy.mean(), "value": behavior.value.mean()}
         losses |= {"replay_value": replay_value.mean()}
         total = torch.stack([self._scale(name) * loss for name, loss in losses.items()]).sum()
-        self._activity.switch("backward")
+        self.activity.switch("backward")
         torch.autograd.backward(total)
-        self._activity.switch("optimizer")
+        self.activity.switch("optimizer")
         gradient_norm = self.optimizer.step()
         self.behavior.follow()
         metrics = {f"loss/{name}": loss.detach() for name, loss in losses.items()}

@@ -78,16 +78,37 @@ def choose_backend() -> str:
     Raises:
       ConfigError: neither library is installed, or MUJOCO_GL names something else.
     """
-    named = os.environ.get("MUJOCO_GL", "").strip().lower()
+    named = _named()
     if named in LIBRARIES:
         return named
     if named not in ("", "glfw"):
         raise ConfigError(f"MUJOCO_GL={named!r} cannot render without a display: {FIX}")
-    for backend, library in LIBRARIES.items():
-        with contextlib.suppress(OSError):
-            ctypes.CDLL(library)
+    for backend in LIBRARIES:
+        if _installed(backend):
             return backend
     raise ConfigError(f"pixels need EGL or OSMesa, and neither is installed: {FIX}")
+
+
+def check_named() -> None:
+    """Before MuJoCo is imported, which fails obscurely if what MUJOCO_GL names is not there.
+
+    Raises:
+      ConfigError: names the fix.
+    """
+    named = _named()
+    if named in LIBRARIES and not _installed(named):
+        raise ConfigError(f"MUJOCO_GL={named!r}, but {LIBRARIES[named]} is not installed: {FIX}")
+
+
+def _named() -> str:
+    return os.environ.get("MUJOCO_GL", "").strip().lower()
+
+
+def _installed(backend: str) -> bool:
+    with contextlib.suppress(OSError):
+        ctypes.CDLL(LIBRARIES[backend])
+        return True
+    return False
 
 
 def _new_context() -> Context:

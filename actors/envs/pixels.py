@@ -40,7 +40,7 @@ class PixelSimulator:
     """See `Simulator`; shows `image`, uint8 [S, S, 3], once per agent step.
 
     Raises:
-      ConfigError: there is nothing to look with, or a name is taken.
+      ConfigError: there is nothing to look with, it does not work here, or a name is taken.
     """
 
     def __init__(self, simulator: SeenSimulator, config: PixelsConfig) -> None:
@@ -53,6 +53,7 @@ class PixelSimulator:
                     "--pixels without --pixels-with-state"
                 )
             self._eye = simulator.eye(config)
+            _try(simulator, self._eye)
         except BaseException:
             simulator.close()
             raise
@@ -79,6 +80,18 @@ class PixelSimulator:
         """Frees camera and simulator."""
         self._eye.close()
         self._simulator.close()
+
+
+def _try(simulator: Simulator, eye: Eye) -> None:
+    """One picture, before anything is built on it. Raises ConfigError: there is none."""
+    simulator.reset(seed=0)
+    try:
+        eye.look()
+    except ConfigError:
+        raise
+    except Exception as error:  # whatever is missing for `render`
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigError(f"no picture can be rendered: {why}; or leave --pixels out") from error
 
 
 class Frames:

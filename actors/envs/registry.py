@@ -13,6 +13,7 @@ from actors.config import EnvConfig
 from actors.envs.batched import FaultTolerantEnv, OnFault, ignore_fault
 from actors.envs.copies import Copies, Waiting, keep_waiting
 from actors.envs.dm_control import PREFIX, DmControlSimulator, suite_names
+from actors.envs.gl import check_named
 from actors.envs.gymnasium import GymnasiumSimulator, is_registered, registered_names
 from actors.envs.isolated import ProcessCopies
 from actors.envs.pixels import PixelSimulator, SeenSimulator
@@ -29,6 +30,7 @@ def make_single(config: EnvConfig) -> SimulatorEnv:
       ConfigError: unknown name (nearest match named), unknown argument, unsupported space, or a
         missing extra.
     """
+    check_named()
     if config.name.startswith(PREFIX):
         names = suite_names()
         if names and config.name not in names:

@@ -195,7 +195,7 @@ def _curve(source: RunSource, query: Mapping[str, str]) -> tuple[str, bytes]:
 
 def _film(source: RunSource, query: Mapping[str, str]) -> tuple[str, bytes]:
     from deploy.dream_film import frames_of, save_gif  # matplotlib: only for who wants a film
-    from deploy.dream_strip import Picture
+    from deploy.dream_strip import Picture, draw_strip
 
     report = _report(source, query)
     if not report.examples:
@@ -209,7 +209,7 @@ def _film(source: RunSource, query: Mapping[str, str]) -> tuple[str, bytes]:
     )
     with _FILMING, tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "film.gif"
-        save_gif(path, frames_of(picture))
+        save_gif(path, frames_of(picture, draw_strip(picture)))
         return "image/gif", path.read_bytes()
 
 

@@ -11,6 +11,8 @@ from deploy.results.groups import Summary
 from deploy.results.published import published
 from deploy.results.statistics import Band
 
+REACH = 1.3
+"""Published points are drawn up to so much of our frames [share]."""
 COLORS = ("#0b6e99", "#d1603d", "#3c7d3c", "#7a4fa3", "#8c6d1f", "#b03a6f", "#4d4d4d")
 
 
@@ -28,7 +30,7 @@ def _save(path: Path, task: str, summaries: Sequence[Summary]) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    figure = Figure(figsize=(11, 4.6), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2, sharey=True)
     for index, one in enumerate(summaries):
@@ -44,8 +46,8 @@ def _save(path: Path, task: str, summaries: Sequence[Summary]) -> None:
     for axes in (left, right):
         axes.grid(alpha=0.3)
         axes.set_xlim(left=0)
-    left.legend(fontsize=7, loc="best")
-    figure.savefig(path, dpi=120, metadata={"Software": None})
+    figure.legend(fontsize=8, loc="outside lower center", ncols=2)
+    figure.savefig(path, dpi=100, metadata={"Software": None})
 
 
 def _draw(
@@ -58,15 +60,14 @@ def _draw(
 
 
 def _draw_published(axes: Any, task: str, frames: int) -> None:  # noqa: ANN401
-    """Those within what we reached, and the next one, so that the eye sees where it goes."""
+    """Those about as far as we came; else the first one, so that the eye sees where it goes."""
     rows = published(task)
-    shown = [row for row in rows if row.frames <= frames] + [
-        row for row in rows if row.frames > frames
-    ][:1]
+    shown = [row for row in rows if row.frames <= REACH * frames] or rows[:1]
     if shown:
         axes.plot(
             [row.frames for row in shown], [row.value for row in shown], "k*", markersize=9,
-            label=f"{shown[0].method}, published ({shown[0].seeds} seeds, training episodes)",
+            label=f"{shown[0].method}, published: {shown[0].seeds} seeds, training episodes, "
+            f"repeat {shown[0].action_repeat}",
         )  # fmt: skip
 
 
@@ -75,4 +76,5 @@ def _label(one: Summary) -> str:
     settings = f", {group.settings}" if group.settings else ""
     short = settings if len(settings) <= 60 else settings[:57] + "..."
     count = len(group.runs)
-    return f"{group.preset} {group.size}{short} ({count} seed{'s' if count > 1 else ''})"
+    seeds = f"{count} seed{'s' if count > 1 else ''}"
+    return f"{group.preset} {group.size}{short}: {seeds}, repeat {group.action_repeat}"

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from system.models import fused
 from system.models.numerics import two_hot, two_hot_mean
 
 MIN_STD, MAX_STD = 0.1, 1.0
@@ -110,27 +112,81 @@ class BoundedNormal:
 ActionDistribution = OneHot | BoundedNormal
 
 
-@dataclass(frozen=True, slots=True)
-class TwoHot:
+class ScalarDistribution(Protocol):
     """A distribution over exponentially spaced bins that stands for a scalar."""
 
-    log_probs: Tensor
-    """float32 [..., V], normalized."""
-    bins: Tensor
-    """float32 [V]."""
+    def mean(self) -> Tensor:
+        """[...], with gradient."""
+        ...
 
-    @classmethod
-    def from_logits(cls, logits: Tensor, bins: Tensor) -> TwoHot:
-        """float32 [..., V]."""
-        return cls(F.log_softmax(logits, -1), bins)
+    def cross_entropy(
+        self, target: Tensor, other: Tensor | None = None, pull: float = 0.0
+    ) -> Tensor:
+        """Loss against scalar targets, plus `pull` times that against others: [...] -> [...].
+
+        There is no gradient to the targets.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TwoHot:
+    """Spelled out from its logits."""
+
+    logits: Tensor
+    """float32 [..., V]."""
+    bins: Tensor
+    """float32 [V], mirrored around 0."""
+
+    @property
+    def log_probs(self) -> Tensor:
+        """float32 [..., V], normalized."""
+        return F.log_softmax(self.logits, -1)
 
     def mean(self) -> Tensor:
         """[..., V] -> [...]."""
         return two_hot_mean(self.log_probs.exp(), self.bins)
 
-    def cross_entropy(self, target: Tensor) -> Tensor:
-        """Loss against scalar targets, [...] -> [...]; no gradient to the target."""
+    def cross_entropy(
+        self, target: Tensor, other: Tensor | None = None, pull: float = 0.0
+    ) -> Tensor:
+        """See `ScalarDistribution`."""
+        loss = self._cross_entropy(target)
+        return loss if other is None else loss + pull * self._cross_entropy(other)
+
+    def _cross_entropy(self, target: Tensor) -> Tensor:
         split = two_hot(target.detach(), self.bins)
         neighbors = torch.stack([split.below, split.below + 1], -1)
         low, high = self.log_probs.gather(-1, neighbors).unbind(-1)
         return -torch.lerp(low, high, split.share_above)
+
+
+@dataclass(frozen=True, slots=True)
+class FusedTwoHot:
+    """The same from the last hidden layer: its logits are never held all at once."""
+
+    hidden: Tensor
+    """float32 or bfloat16 [..., U]."""
+    weight: Tensor
+    """float32 [V, U]."""
+    bias: Tensor
+    """float32 [V]."""
+    bins: Tensor
+    """float32 [V], mirrored around 0."""
+
+    def mean(self) -> Tensor:
+        """[...]."""
+        rows, shape = self.hidden.flatten(0, -2), self.hidden.shape[:-1]
+        if torch.is_grad_enabled() and (rows.requires_grad or self.weight.requires_grad):
+            logits = F.linear(rows.to(self.weight.dtype), self.weight, self.bias)
+            return fused.two_hot_mean(logits, self.bins).view(shape)
+        return fused.projected_two_hot_mean(rows, self.weight, self.bias, self.bins).view(shape)
+
+    def cross_entropy(
+        self, target: Tensor, other: Tensor | None = None, pull: float = 0.0
+    ) -> Tensor:
+        """See `ScalarDistribution`."""
+        split = two_hot(target.detach().flatten(), self.bins)
+        pulled = None if other is None else two_hot(other.detach().flatten(), self.bins)
+        rows, out = self.hidden.flatten(0, -2), (self.weight, self.bias)
+        return fused.two_hot_loss(rows, out, split, pulled, pull).view(target.shape)

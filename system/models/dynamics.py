@@ -25,6 +25,8 @@ import torch
 from torch import Tensor, nn
 
 from system.config import ModelConfig
+from system.models import kernels, scan
+from system.models.cell import CellWeights
 from system.models.distributions import OneHot
 from system.models.layers import Block, BlockLinear, Linear, Norm, init_weight
 
@@ -113,9 +115,11 @@ class RSSM(nn.Module):
         """
         keep = (~is_first).to(embedding.dtype)
         action_part = self.action_part(action * keep.unsqueeze(-1))
-        deter_weight = self.posterior_in.weight[:, : self.config.deter]
         embedding_weight = self.posterior_in.weight[:, self.config.deter :]
         seen = embedding @ embedding_weight.T + self.posterior_in.bias
+        if kernels.usable(seen):
+            return self._observe_fused(carry, keep, action_part, seen)
+        deter_weight = self.posterior_in.weight[:, : self.config.deter]
         # Time goes first so that each step is a contiguous slice.
         action_parts, seens = action_part.transpose(0, 1).unbind(0), seen.transpose(0, 1).unbind(0)
         keeps = keep.T.unsqueeze(-1).unbind(0)
@@ -134,6 +138,55 @@ class RSSM(nn.Module):
         latent = Latent(torch.stack(deters, 1), torch.stack(stochs, 1))
         return Observed(latent, OneHot(torch.stack(probs, 1)), self.prior(latent.deter))
 
+    def _observe_fused(
+        self, carry: Latent, keep: Tensor, action_part: Tensor, seen: Tensor
+    ) -> Observed:
+        """The same scan with its gradient written by hand (`scan.py`)."""
+        config = self.config
+        filtered = scan.observe(
+            (carry.deter, carry.stoch.flatten(-2)),
+            scan.Seen(
+                keep=keep.T.unsqueeze(-1).contiguous(),
+                action_part=action_part.transpose(0, 1).contiguous(),
+                embedding_part=seen.transpose(0, 1).contiguous(),
+                noise=torch.stack(self._noise(keep.shape[1], keep.shape[0])),
+            ),
+            self.cell_weights(),
+            self._posterior_weights(),
+            classes=config.classes,
+            unimix=config.unimix,
+        )
+        # [T, B, S * K] -> [B, T, S, K]
+        deters, stochs, probs = (part.transpose(0, 1) for part in filtered)
+        stochs, probs = (
+            part.view(*part.shape[:2], config.stoch, config.classes) for part in (stochs, probs)
+        )
+        return Observed(Latent(deters, stochs), OneHot(probs), self.prior(deters))
+
+    def cell_weights(self) -> CellWeights:
+        """The block GRU's parameters as `scan.py` reads them."""
+        deter, stoch = self.deter_in, self.stoch_in
+        return CellWeights(
+            deter_in=deter.linear.weight.T.contiguous(),
+            stoch_in=stoch.linear.weight.T.contiguous(),
+            in_bias=torch.stack([deter.linear.bias, stoch.linear.bias]),
+            in_scale=torch.stack([deter.norm.scale, stoch.norm.scale]),
+            shared=self.hidden_shared[: 2 * self.config.hidden],
+            hidden=self.hidden_deter,
+            hidden_scale=self.hidden_norm.scale,
+            # [3, G, b, b] -> [G, b, 3 * b]
+            gates=self.gates.weight.permute(1, 2, 0, 3).flatten(2),
+            gates_bias=self.gates.bias.squeeze(2).transpose(0, 1).contiguous(),
+        )
+
+    def _posterior_weights(self) -> scan.PosteriorWeights:
+        return scan.PosteriorWeights(
+            deter_in=self.posterior_in.weight[:, : self.config.deter].T.contiguous(),
+            scale=self.posterior_norm.scale,
+            out=self.posterior_out.weight.T.contiguous(),
+            bias=self.posterior_out.bias,
+        )
+
     def imagine_step(self, carry: Latent, action: Tensor) -> Latent:
         """One step without an observation: [B, ...] and float32 [B, A] -> the prior's sample."""
         deter = self.recur(carry.deter, carry.stoch.flatten(-2), self.action_part(action))
@@ -147,7 +200,8 @@ class RSSM(nn.Module):
         bounded = action / action.detach().abs().clamp(min=1.0)
         hidden = self.config.hidden
         projected: Tensor = self.action_in(bounded)
-        return projected @ self.hidden_shared[2 * hidden :] + self.hidden_bias
+        weight, bias = self.hidden_shared[2 * hidden :], self.hidden_bias
+        return projected @ weight.to(action.dtype) + bias.to(action.dtype)
 
     def recur(self, deter: Tensor, stoch: Tensor, action_part: Tensor) -> Tensor:
         """The block GRU: deter [B, D], stoch [B, S * K], action part [B, D] -> deter [B, D]."""
@@ -167,7 +221,11 @@ class RSSM(nn.Module):
 
     def prior(self, deter: Tensor) -> OneHot:
         """What the model expects to see: [..., D] -> [..., S, K]."""
-        return self.distribution(self.prior_out(self.prior_in(deter)))
+        return self.distribution(self.prior_logits(deter))
+
+    def prior_logits(self, deter: Tensor) -> Tensor:
+        """[..., D] -> [..., S * K]."""
+        return self.prior_out(self.prior_in(deter))  # type: ignore[no-any-return]
 
     def distribution(self, logits: Tensor) -> OneHot:
         """Flat logits [..., S * K] -> categoricals [..., S, K]."""

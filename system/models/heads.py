@@ -6,7 +6,15 @@ import torch
 from torch import Tensor, nn
 
 from system.config import ModelConfig
-from system.models.distributions import ActionDistribution, BoundedNormal, OneHot, TwoHot
+from system.models import kernels
+from system.models.distributions import (
+    ActionDistribution,
+    BoundedNormal,
+    FusedTwoHot,
+    OneHot,
+    ScalarDistribution,
+    TwoHot,
+)
 from system.models.layers import MLP, Linear
 from system.models.numerics import two_hot_bins
 from system.specs import ActionSpec
@@ -25,9 +33,12 @@ class TwoHotHead(nn.Module):
         self.out = Linear(self.mlp.out_features, config.bins, scale=0.0)
         self.register_buffer("bins", two_hot_bins(config.bins), persistent=False)
 
-    def predict(self, feature: Tensor) -> TwoHot:
-        """float32 [..., F] -> distribution of scalars [...]."""
-        return TwoHot.from_logits(self.out(self.mlp(feature)), self.bins)
+    def predict(self, feature: Tensor) -> ScalarDistribution:
+        """float32 or bfloat16 [..., F] -> distribution of scalars [...]; logits are float32."""
+        hidden = self.mlp(feature)
+        if kernels.usable(hidden):
+            return FusedTwoHot(hidden, self.out.weight, self.out.bias, self.bins)
+        return TwoHot(self.out(hidden.to(self.out.weight.dtype)), self.bins)
 
 
 class BinaryHead(nn.Module):
@@ -40,7 +51,7 @@ class BinaryHead(nn.Module):
 
     def logit(self, feature: Tensor) -> Tensor:
         """float32 [..., F] -> logits [...]."""
-        return self.out(self.mlp(feature)).squeeze(-1)  # type: ignore[no-any-return]
+        return self.out(self.mlp(feature).to(self.out.weight.dtype)).squeeze(-1)  # type: ignore[no-any-return]
 
 
 class Policy(nn.Module):
@@ -56,7 +67,7 @@ class Policy(nn.Module):
 
     def distribution(self, feature: Tensor) -> ActionDistribution:
         """float32 [..., F] -> distribution over [..., A]."""
-        out = self.out(self.mlp(feature))
+        out = self.out(self.mlp(feature).to(self.out.weight.dtype))
         if self.kind == "discrete":
             return OneHot.from_logits(out, self.unimix)
         mean, std = torch.chunk(out, 2, -1)

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from system.models import fused, kernels
+
 NORM_EPS = 1e-4
 TRUNCATION = 2.0
 """Weights are drawn within this many standard deviations."""
@@ -26,7 +28,10 @@ def init_weight(weight: Tensor, fan_in: int, scale: float = 1.0) -> None:
 
 
 class Linear(nn.Linear):
-    """`nn.Linear` with our initialization; `scale` shrinks output layers (0 means all zeros)."""
+    """`nn.Linear` with our initialization; `scale` shrinks output layers (0 means all zeros).
+
+    It computes in the dtype of its input: bfloat16 rows are multiplied as such.
+    """
 
     def __init__(self, in_features: int, out_features: int, *, scale: float = 1.0) -> None:
         self._scale = scale
@@ -36,6 +41,12 @@ class Linear(nn.Linear):
         """Truncated-normal weight, zero bias."""
         init_weight(self.weight, self.in_features, self._scale)
         nn.init.zeros_(self.bias)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[..., in_features] -> [..., out_features]."""
+        if input.dtype == self.weight.dtype:
+            return F.linear(input, self.weight, self.bias)
+        return F.linear(input, self.weight.to(input.dtype), self.bias.to(input.dtype))
 
 
 class Norm(nn.Module):
@@ -47,6 +58,8 @@ class Norm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., size] -> [..., size]."""
+        if kernels.usable(x):
+            return fused.norm_silu(x, self.scale, NORM_EPS)
         return F.silu(F.rms_norm(x, self.scale.shape, self.scale, NORM_EPS))
 
 

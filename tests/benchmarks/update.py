@@ -140,6 +140,7 @@ def dream(learning, config, device):
         starts,
         config.learner.horizon,
         differentiable=config.learner.gradient != "reinforce",
+        dtype=learning._dream_dtype,
     )
     loss = learning.behavior.loss(dreamed)
     (loss.policy.mean() + loss.value.mean()).backward()

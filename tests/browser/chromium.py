@@ -50,7 +50,8 @@ class Chromium:
         self._over = False
         to_it, self._out = os.pipe()
         self._in, from_it = os.pipe()
-        # Chromium reads descriptor 3 and writes 4; ours must not be those when they are copied.
+        # Chromium reads descriptor 3 and writes 4; the pipes' must not be those when they are
+        # copied, and the log's, which may be, is copied first.
         high = [fcntl.fcntl(one, fcntl.F_DUPFD_CLOEXEC, 20) for one in (to_it, from_it)]
         os.close(to_it)
         os.close(from_it)
@@ -60,8 +61,8 @@ class Chromium:
             ["chromium", *FLAGS, f"--user-data-dir={folder / 'profile'}", "about:blank"],
             {**os.environ, "HOME": str(folder)},
             file_actions=[
-                (os.POSIX_SPAWN_DUP2, high[0], 3), (os.POSIX_SPAWN_DUP2, high[1], 4),
                 (os.POSIX_SPAWN_DUP2, log, 1), (os.POSIX_SPAWN_DUP2, log, 2),
+                (os.POSIX_SPAWN_DUP2, high[0], 3), (os.POSIX_SPAWN_DUP2, high[1], 4),
             ],
             setsid=True,
         )  # fmt: skip

@@ -56,7 +56,7 @@ def test_somebody_watches_a_run_and_scales_it(watched):
     page.press("#more")
     page.until(f"{DESIRED} === '2'", "wanted two")
     page.until(f"Boolean({row('actor 1')})", "saw the new actor run")
-    assert fleet.lease("actor", 1) is not None
+    fleet.held("actor", 1)
     page.until(f"{FRAMES} > {frames}", "saw the curve grow")
     page.until(f"{LEAD} !== {lead!r}", "saw another dream")
 

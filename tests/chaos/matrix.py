@@ -88,7 +88,8 @@ def _kill_actor(fleet: Fleet) -> float:
 def _kill_copy(fleet: Fleet) -> float:
     """Until the copy is rebuilt, by the same actor."""
     actor, faults = fleet.held("actor").who, fleet.metrics("actor").get("actor/faults", 0)
-    children = _children(fleet.pid("actor"), b"actors.envs.child")
+    pid = fleet.pid("actor")
+    children = fleet.until(lambda: _children(pid, b"actors.envs.child"), "saw its copies")
     since = time.monotonic()
     os.kill(random.choice(children), signal.SIGKILL)
     fleet.until(lambda: fleet.metrics("actor").get("actor/faults", 0) > faults, "rebuilt the copy")

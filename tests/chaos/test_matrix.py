@@ -13,6 +13,7 @@ def check(result):
     assert (result.lost, result.twice) == (0, 0)
 
 
+@pytest.mark.timeout(1800)
 def test_nothing_acknowledged_is_lost_or_stored_twice_whoever_dies(tmp_path):
     check(run(TARGETS, 1, tmp_path / "all", seed=1))
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
@@ -17,6 +16,7 @@ from system.control.redis import RedisControl
 from system.errors import RejectedChunk
 from system.keys import Keys
 from system.redis_client import connect
+from tests.waiting import wait_until
 
 LONG_S = 600.0
 
@@ -33,13 +33,6 @@ def control(request: pytest.FixtureRequest, run_name: str) -> Iterator[Control]:
 
 def point(number: int) -> Point:
     return Point(time_s=1.7e9 + number, values={"frames": float(number)})
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    until_s = time.monotonic() + 60.0
-    while not condition():
-        assert time.monotonic() < until_s
-        time.sleep(0.01)
 
 
 def test_a_blob_is_replaced_whole(control: Control) -> None:
@@ -69,9 +62,11 @@ def test_a_blob_that_nobody_of_ours_wrote_is_refused(
     redis_server: EmbeddedRedis, run_name: str
 ) -> None:
     connect(redis_server.url).call("SET", Keys(run_name).blob("dream"), bytes(MAX_BLOB_BYTES + 1))
-    with closing(RedisControl(redis_server.url, run_name)) as control:
-        with pytest.raises(RejectedChunk, match="oversize"):
-            control.blob("dream")
+    with (
+        closing(RedisControl(redis_server.url, run_name)) as control,
+        pytest.raises(RejectedChunk, match="oversize"),
+    ):
+        control.blob("dream")
 
 
 def test_the_curve_comes_back_in_order_and_from_a_cursor(control: Control) -> None:
@@ -105,7 +100,7 @@ def test_the_newest_points_are_kept(control: Control, monkeypatch: pytest.Monkey
     if isinstance(control, MemoryControl):
         for number in range(MAX_POINTS + 5):
             control.remember(point(number))
-        assert [one.point for one in control.history()][0] == point(5)
+        assert control.history()[0].point == point(5)
         return
     for number in range(700):
         control.remember(point(number))

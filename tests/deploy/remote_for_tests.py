@@ -32,18 +32,18 @@ class Remote:
     def lease(self, role, slot=0, doing="acting"):
         self.control.renew(
             Lease(role=role, slot=slot, incarnation=1, who="h:1", doing=doing, time_s=0.0),
-            ttl_s=60,
+            ttl_s=600,
         )
 
     def drive(self):
         self.lease("supervisor")
         self.lease("actor", 0)
         metrics = ProcessMetrics(role="learner", slot=0, time_s=0.0, values=LEARNER)
-        self.control.put_metrics(metrics, ttl_s=60)
+        self.control.put_metrics(metrics, ttl_s=600)
         metrics = ProcessMetrics(
             role="evaluator", slot=0, time_s=0.0, values={"eval/return_mean": 6.5}
         )
-        self.control.put_metrics(metrics, ttl_s=60)
+        self.control.put_metrics(metrics, ttl_s=600)
         return self
 
     def end(self, how="stopped", text=""):

@@ -20,7 +20,7 @@ TRAINING = (
     "--redis-data --replay-ratio --run --runner --secrets --seed --set --size"
 )
 SURFACE = {
-    "train": f"{TRAINING} --detach --print-config --resume",
+    "train": f"{TRAINING} --detach --parallel --print-config --resume --seeds",
     "launch": f"{TRAINING} --address --folder",
     "status": "--help --json --redis --run --secrets --watch",
     "scale": "--help --redis --run --secrets --timeout --wait actors",
@@ -29,6 +29,9 @@ SURFACE = {
     "stop": "--help --redis --run --secrets",
     "resume": "--actors --address --detach --frames --help --redis --redis-data --run --secrets",
     "evaluate": "--episodes --help --json --redis --run --secrets --seed",
+    "dream": "--act --against --checkpoint --episode --help --horizon --out --run --samples --step "
+    "--video",
+    "results": "--copy-runs --help --json --out runs",
     "promote": "--help --redis --run --secrets --version",
     "rollback": "--help --redis --run --secrets",
     "actor": "--copies --env --env-arg --follow --help --redis --redis-data --run --secrets --seed "

@@ -85,6 +85,7 @@ def test_it_ends_with_the_run(folder, monkeypatch, told):
 def test_a_run_of_one_process_serves_it_too(tmp_path):
     """Fleet, dream and events come from memory; it cannot be scaled."""
     settings = ["learner.metrics_s=0.2", "learner.batch_size=4", "learner.batch_length=8",
+                "learner.dream_starts=8",
                 "replay.min_steps=64", "replay.ratio=8", "replay.chunk_length=8"]  # fmt: skip
     log = tmp_path / "said"
     with log.open("wb") as said:
@@ -95,11 +96,14 @@ def test_a_run_of_one_process_serves_it_too(tmp_path):
         )  # fmt: skip
     try:
         folder = RunFolder(tmp_path / "runs" / "one")
-        url = wait_until(lambda: RunPage(folder).url, "served", words=log.read_text)
-        assert f"page: {url}" in log.read_text()
+        wait_until(lambda: RunPage(folder).url or process.poll() is not None)
+        url = RunPage(folder).url
+        assert url, log.read_text()
+        wait_until(lambda: f"page: {url}" in log.read_text(), "told")
         page = Page(url)
         with page.stream() as stream:
             stream.until(lambda: (stream.newest("now") or {}).get("progress", {}).get("updates"))
+            stream.until(lambda: stream.newest("now")["fleet"]["running"])
             now = stream.newest("now")
             assert (now["fleet"]["desired"], now["fleet"]["running"]) == (1, 1)
             assert {row["role"] for row in now["fleet"]["rows"]} >= {"actor", "learner"}

@@ -54,9 +54,10 @@ def metrics_line(time_s, frames, **more):
     return line | {name.replace("__", "/"): value for name, value in more.items()}
 
 
-def rested(
-    where, name="done", env="CartPole-v1", returns=(20.0, 100.0, 300.0, 480.0, 490.0, 500.0)
-):
+RETURNS = [20.0, 100.0, 300.0, 480.0, 490.0, 500.0]
+
+
+def rested(where, name="done", env="CartPole-v1"):
     """The folder of a run that has finished."""
     folder = RunFolder.create(where, small(run=name, env=EnvConfig(name=env)), SPEC)
     with folder.metrics_path.open("w") as file:
@@ -253,7 +254,7 @@ def test_redis_is_asked_only_while_somebody_looks(page, remote, url):
 
         with page.stream() as one, page.stream() as two:
             one.until(lambda: len(one.of("now")) > 2 and len(two.of("now")) > 2)
-            assert not quiet()
+            wait_until(lambda: not quiet(), "asked")
         wait_until(quiet, "fell quiet")
 
 

@@ -101,7 +101,7 @@ def test_what_is_shown_as_real_is_what_was_recorded(cartpole, dream, tmp_path):
 def test_two_checkpoints_and_the_policy(cartpole, dream, tmp_path):
     where, _ = cartpole
     first, *_, last = checkpoints(where)
-    words = ["--step", 3, "--out", tmp_path]
+    words = ["--step", 3, "--horizon", 5, "--samples", 4, "--out", tmp_path]
     assert dream(where, "--checkpoint", last, "--against", first, *words)[0] == 0
     both = json.loads((tmp_path / "dream.json").read_text())["checkpoints"]
     assert [one["update"] for one in both] == [last, first]
@@ -159,8 +159,9 @@ def test_images_become_films(tmp_path, dream):
     run = trained(tmp_path, config, env_spec(env))
     code, said = dream(tmp_path, "--out", tmp_path / "out", "--step", 5)
     assert code == 0, said
-    assert film_s(tmp_path / "out/film.gif") == pytest.approx(0.12 * (20 - 1 + 1) + 1.2)
     facts = json.loads((tmp_path / "out/dream.json").read_text())
+    frames = facts["context_steps"] + facts["horizon"]
+    assert film_s(tmp_path / "out/film.gif") == pytest.approx(0.12 * (frames - 1) + 1.2)
     assert {"numbers[0]", "numbers[1]", "reward"} <= set(facts["reality"])
     remembered = [one.point.values for one in run.place.control.history()]
     assert any("eval/return_mean" in values for values in remembered)

@@ -25,6 +25,8 @@ SIGHTS = EnvConfig(name=PREFIX + "Sights-v0")
 @pytest.mark.parametrize("isolate", [False, True])
 def test_a_mixture_is_trained_on_end_to_end(tmp_path, isolate):
     config = small(env=replace(SIGHTS, isolate=isolate), frames=160)
+    learner = replace(config.learner, learning_rate=2e-3, warmup_updates=5)
+    config = replace(config, learner=learner, replay=replace(config.replay, ratio=24))
     spec = env_spec(config.env)
     assert {key: (array.shape, array.dtype) for key, array in spec.observation.items()} == {
         "image": ((16, 16, 3), "uint8"), "gray": ((24, 16, 1), "uint8"),
@@ -42,7 +44,7 @@ def test_a_mixture_is_trained_on_end_to_end(tmp_path, isolate):
     lines = folder.metrics()
     assert any("eval/return_mean" in line for line in lines)
     losses = [line["loss/reconstruction"] for line in lines if "loss/reconstruction" in line]
-    assert losses[-1] < losses[0]
+    assert losses[-1] < 0.8 * losses[0]
 
 
 def test_keys_that_match_nothing_are_refused_before_anything_is_made():

@@ -342,6 +342,18 @@ def test_a_new_supervisor_repeats_no_restart_and_keeps_what_is_held(case):
     assert case.fleet.calls == []
 
 
+def test_a_wiped_store_holds_a_slot_on(case):
+    case.settle()
+    case.control.ask_slot(0, "drain")
+    case.turn(beating=[LEARNER, ACTOR, EVALUATOR])
+    wiped = MemoryControl(case.clock)
+    case.supervisor._control = case.control = wiped
+    for _ in range(3):
+        case.turn(beating=[LEARNER, EVALUATOR])
+    assert wiped.desired().held == [0]
+    assert ("start", ACTOR) not in case.fleet.calls
+
+
 def test_a_supervisor_counts_its_lives(case):
     case.turn()
     (first,) = [one for one in case.control.metrics() if one.role == "supervisor"]

@@ -134,7 +134,7 @@ def _point(random: Random) -> bytes:
 
 def _arrays(random: Random) -> bytes:
     arrays = {f"k{i}": np.ones((2, random.randrange(1, 4)), np.float32) for i in range(3)}
-    return pack(put_arrays(arrays))
+    return pack(put_arrays(arrays | {"eye": np.ones((2, 2, 3), np.uint8)}))
 
 
 def _totals(random: Random) -> bytes:
@@ -216,6 +216,10 @@ class RecordTarget(MessageTarget):
                 need(type(held) is bool, field)
             elif field == "time_s":
                 need(finite(held), field)
+            elif field == "held":
+                need(all(map(count, held)), field)
+            elif field == "retired":
+                need(all(count(last) and slot.isdecimal() for slot, last in held.items()), field)
             elif field == "values":
                 need(all(type(v) is float and text(k) for k, v in held.items()), field)
             else:
@@ -272,13 +276,14 @@ class ArraysTarget(MessageTarget):
 
     def check(self, message, value) -> None:
         need(set(message) == set(value), "keys")
-        for key, (shape, raw) in message.items():
-            size = 4
+        for key, (dtype, shape, raw) in message.items():
+            need(dtype in ("float32", "uint8"), "dtype")
+            size = {"float32": 4, "uint8": 1}[dtype]
             for length in shape:
                 need(count(length), "length")
                 size *= length
             need(size == len(raw) and value[key].shape == tuple(shape), "shape")
-            need(value[key].tobytes() == raw and value[key].dtype == np.float32, "bytes")
+            need(value[key].tobytes() == raw and value[key].dtype.name == dtype, "bytes")
 
 
 def message_targets() -> list[Target]:

@@ -258,7 +258,7 @@ def test_every_number_of_every_process_is_shown_or_left_out_on_purpose(fleet):
         told = fleet.told()
         return {(role, key) for role, key in shown if key not in told.get(role, {})}
 
-    fleet.until(lambda: not untold(), 60, untold)
+    fleet.until(lambda: not untold(), words=untold)
     fleet.stay()
     # And the other way round.
     told = {role: set(values) for role, values in fleet.told().items()}

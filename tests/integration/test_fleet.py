@@ -11,6 +11,7 @@ import sys
 
 import pytest
 
+from deploy.dashboard.beside import RunPage
 from deploy.head import Head
 from system.redis_client import connect
 from tests.fleet_for_tests import TINY, Fleet, Terminal, command
@@ -20,7 +21,7 @@ from tests.waiting import DEADLINE_S
 
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory):
-    fleet = Fleet(tmp_path_factory.mktemp("fleet")).train()
+    fleet = Fleet(tmp_path_factory.mktemp("fleet"), "fleet.dashboard=true").train()
     yield fleet
     fleet.end()
 
@@ -45,7 +46,11 @@ def test_it_trains_without_its_terminal_and_says_so(fleet):
 
 
 def test_nobody_listens_beyond_this_machine_and_the_token_is_private(fleet):
-    listening = listeners(fleet.folder.head_pid(), fleet.server_pid())
+    fleet.until(lambda: RunPage(fleet.folder).url, "served its page")
+    page = json.loads((fleet.folder.path / "dashboard.json").read_text())
+    assert fleet.status()["page"] == page["url"]
+    listening = listeners(fleet.folder.head_pid(), fleet.server_pid(), page["pid"])
+    assert page["pid"] in {one.pid for one in listening}
     assert {one.kind for one in listening} == {"tcp", "unix"}
     assert [one for one in listening if not one.private] == []
     token = fleet.folder.path / "ray.token"
@@ -91,6 +96,25 @@ def test_scale_is_absolute_and_waits(fleet):
     assert "desired 1, running 1" in said
 
 
+def test_one_actor_is_restarted_drained_and_started_by_hand(fleet):
+    def ask(action):
+        command(fleet.where, "slot", "0", action, "--run", "tiny")
+
+    before = fleet.held("actor").incarnation
+    ask("restart")
+    fleet.until(lambda: (lease := fleet.lease("actor")) and lease.incarnation > before, "restarted")
+    ask("drain")
+    both = ["actor 0: restarted by hand", "actor 0: drained by hand"]
+    fleet.until(
+        lambda: [one.text for one in fleet.events() if one.kind == "actor_drained"] == both,
+        "was told so",
+    )
+    fleet.until(lambda: not fleet.lease("actor"), "drained")
+    assert fleet.status()["actors"]["reasons"] == {"0": "drained by hand"}
+    ask("start")
+    fleet.train_on("trained on with the slot filled")
+
+
 def test_a_slot_without_room_says_what_it_needs(fleet):
     command(fleet.where, "scale", "12", "--run", "tiny")
     fleet.until(
@@ -129,6 +153,7 @@ def test_stop_drains_and_saves(fleet):
     fleet.check_ledger()
     assert fleet.folder.end().how == "stopped"
     assert "Traceback" not in fleet.words()
+    fleet.until(lambda: not RunPage(fleet.folder).url, "saw the page go")
 
 
 def test_resume_goes_on_and_ends_at_its_frame_limit(fleet):
@@ -140,6 +165,7 @@ def test_resume_goes_on_and_ends_at_its_frame_limit(fleet):
         terminal.process.kill()
     said = terminal.log.read_text()
     assert "next:" in said
+    assert "page: http://127.0.0.1:" in said
     assert "Traceback" not in said
     fleet.check_ledger()
     status = fleet.status()

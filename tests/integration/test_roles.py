@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,19 +14,25 @@ import pytest
 
 from deploy.acl import ROLES
 from deploy.cli import main
+from deploy.dashboard.remote import RemoteRuns
+from deploy.dashboard.server import PageServer
 from deploy.parts import build_actor, build_evaluator, build_learner
 from deploy.place import RedisUrls, redis_place
 from deploy.registry import Registry
 from deploy.run_entry import RunEntry
 from deploy.run_folder import RunFolder
 from deploy.secrets import role_urls
-from system.clock import ManualClock
+from system.clock import ManualClock, SystemClock
 from system.control.protocol import Event, Lease, Point, ProcessMetrics
+from system.dream_codec import encode_dream
 from system.errors import UserError
 from system.keys import RUNS, Keys
 from system.redis_client import ReplyError, connect
 from system.types import EntryId, Snapshot
 from tests.deploy.configs_for_tests import SPEC, small
+from tests.deploy.page_for_tests import Page
+from tests.deploy.remote_for_tests import Remote
+from tests.dreams_for_tests import dream_report
 from tests.integration.listeners import listeners
 from tests.log_for_tests import ModelLearner, make_writer, small_chunk
 from tests.servers_for_tests import free_port, programs, serving
@@ -132,6 +139,9 @@ def test_policies_go_from_learner_to_actor(place):
 def test_control_works_for_everybody_who_needs_it(place):
     actor, learner, exporter = place("actor").control, place("learner").control, place("exporter")
     assert learner.change_desired(actors=3).actors == actor.desired().actors == 3
+    assert learner.ask_slot(1, "drain").held == actor.desired().held == [1]
+    with pytest.raises(UserError, match="refuses"):
+        actor.ask_slot(1, "start")
     for role, control in (("actor", actor), ("learner", learner)):
         lease = Lease(role=role, slot=0, incarnation=1, who="h", doing="d", time_s=1.0)
         assert control.take(lease, ttl_s=60)
@@ -313,3 +323,18 @@ def snapshot(version):
         epoch=1, version=version, update=1, agent_steps=1, elapsed_s=1.0, model_digest="m",
         time_s=1.0, weights=b"w" * 100,
     )  # fmt: skip
+
+
+def test_the_page_needs_the_rights_of_a_learner(urls, secrets, tmp_path):
+    learner = role_urls(urls, "learner", secrets)
+    remote = Remote(tmp_path, learner.control).drive()
+    remote.control.put_blob("dream", encode_dream(dream_report()), ttl_s=600)
+    remote.control.remember(Point(time_s=1.0, values={"frames": 1.0, "eval/return_mean": 3.0}))
+    with closing(PageServer(RemoteRuns(learner, SystemClock()), SystemClock(), port=0)) as server:
+        page, run = Page(server.url), remote.run_id
+        newest = page.ask("/api/now", run=run)
+        assert [point["mean"] for point in newest["curve"]["points"]] == [3.0]
+        assert newest["dream"]["update"] == 17
+        assert page.post("/api/scale", run=run, delta=1) == (200, {"desired": 3})
+        assert page.post("/api/slot", run=run, slot=0, action="drain") == (200, {})
+        assert page.get("/download/policy.safetensors", run=run).status == 404  # none is broadcast

@@ -9,7 +9,7 @@ from system.clock import Thinned
 
 def test_a_pause_grows_with_the_time_so_far() -> None:
     thinned = Thinned(least_s=10.0, share=0.1)
-    assert [t for t in range(0, 401) if thinned(t)] == [
+    assert [t for t in range(401) if thinned(t)] == [
         0, 10, 20, 30, 40, 50, 60, 70, 80, 90, 100, 110, 121, 134, 148, 163, 180, 198, 218, 240,
         264, 291, 321, 354, 390,
     ]  # fmt: skip

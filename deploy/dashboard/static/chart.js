@@ -3,7 +3,7 @@
 import { number } from "/static/words.js";
 
 export const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
-export const DASHES = { solid: [], dashed: [7, 4], dotted: [2, 3], mixed: [9, 3, 2, 3] };
+const DASHES = { solid: [], dashed: [7, 4], dotted: [2, 3], mixed: [9, 3, 2, 3] };
 const CURSOR = { drag: { x: false, y: false }, points: { size: 7 } };
 const FONT = '12px system-ui, -apple-system, "Segoe UI", Roboto, sans-serif';
 
@@ -128,8 +128,10 @@ export class Chart {
     this.host = host;
     this.plot = null;
     host.setAttribute("role", "img");
-    new ResizeObserver(() => this.#size()).observe(host);
-    document.addEventListener("theme", () => this.again?.());
+    this.size = new ResizeObserver(() => this.#size());
+    this.size.observe(host);
+    this.listening = new AbortController();
+    document.addEventListener("theme", () => this.again?.(), this.listening);
   }
 
   // options: () => uPlot options without size, asked again when the theme changes.
@@ -146,6 +148,13 @@ export class Chart {
     this.plot?.destroy();
     this.plot = this.again = null;
     this.shape = undefined;
+  }
+
+  // Its element goes.
+  close() {
+    this.clear();
+    this.size.disconnect();
+    this.listening.abort();
   }
 
   #make(options, data) {

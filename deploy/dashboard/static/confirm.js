@@ -1,4 +1,4 @@
-// Asks before something is done that cannot be taken back.
+// Asks before anything happens that cannot be taken back.
 
 import { find, say } from "/static/dom.js";
 

@@ -37,7 +37,7 @@ export function keyed(parent, items, { key, create, fill }) {
     fill(node, item);
     if (parent.children[index] !== node) parent.insertBefore(node, parent.children[index] ?? null);
   });
-  for (const node of old.values()) node.remove();
+  while (parent.children.length > items.length) parent.lastElementChild.remove();
 }
 
 // Figures under their names: [[name, value, note?]] as a description list.

@@ -12,7 +12,7 @@ const PART = "M12 0h2v3.4h-2zM12 5h2v3h-2zM12 9.6h2v2.4h-2z";
 
 export class DreamView {
   constructor() {
-    this.charts = new Map();
+    this.charts = new Map(); // element -> its chart
     this.film = new Film(find("#film"));
     this.all = false;
     this.reset(null);
@@ -30,8 +30,8 @@ export class DreamView {
     this.chosen = { update: "newest", example: null };
     this.newest = null;
     say(find("#dream-lead"), "No dream yet. The learner makes the first one soon after training begins.");
-    find("#multiples").replaceChildren();
-    this.charts.clear();
+    this.ticket = {}; // of the newest question; an answer to an older one comes too late
+    this.#keep([]);
     this.film.show(null);
     find("#dream-legend").hidden = find("#multiples-more").hidden = true;
     options(find("#dream-update"), []);
@@ -62,16 +62,17 @@ export class DreamView {
   }
 
   async #fetch() {
-    const { run, chosen } = this;
-    const update = chosen.update === "newest" ? null : chosen.update;
-    const dream = await ask("/api/dream", { run, update, example: chosen.example }).catch((error) => ({ error_text: error.message }));
-    if (run !== this.run || update !== (chosen.update === "newest" ? null : chosen.update)) return;
-    if (dream.error_text) {
-      say(find("#dream-lead"), dream.error_text);
-      return;
+    const { run } = this;
+    const { update, example } = this.chosen;
+    const ticket = (this.ticket = {});
+    try {
+      const dream = await ask("/api/dream", { run, update: update === "newest" ? null : update, example });
+      if (ticket !== this.ticket) return;
+      this.dream = dream;
+      this.#draw();
+    } catch (error) {
+      if (ticket === this.ticket) say(find("#dream-lead"), error.message);
     }
-    this.dream = dream;
-    this.#draw();
   }
 
   #draw() {
@@ -81,17 +82,12 @@ export class DreamView {
     const examples = (dream.examples ?? []).map((one, index) => [one, `${index + 1} of ${dream.examples.length}`]);
     options(find("#dream-example"), examples, dream.example);
     const traces = [...(dream.vectors ?? []), ...(dream.reward ? [{ name: "reward", ...dream.reward }] : [])];
-    const shown = this.all ? traces : traces.slice(0, FIRST);
+    const few = traces.length <= FIRST || this.all;
+    const shown = few ? traces : [...traces.slice(0, FIRST - 1), traces.at(-1)]; // the last is the reward
     const more = find("#multiples-more");
     more.hidden = traces.length <= FIRST;
     say(more, this.all ? "Show fewer" : `Show all ${traces.length}`);
-    keyed(find("#multiples"), shown, {
-      key: (trace) => trace.name,
-      create: () => make("figure", { class: "multiple" }, make("figcaption", {}, make("b"), make("span")), make("div", { class: "plot" })),
-      fill: (node, trace) => this.#trace(node, trace),
-    });
-    const kept = new Set(shown.map((trace) => trace.name));
-    for (const name of this.charts.keys()) if (!kept.has(name)) this.charts.delete(name);
+    this.#keep(shown);
     find("#multiples").style.setProperty("--columns", columns(shown.length));
     find("#dream-legend").hidden = !traces.length;
     legend(find("#dream-legend"), [
@@ -105,11 +101,25 @@ export class DreamView {
     showError(dream);
   }
 
+  // One figure for each trace, and none more.
+  #keep(traces) {
+    keyed(find("#multiples"), traces, {
+      key: (trace) => trace.name,
+      create: () => make("figure", { class: "multiple" }, make("figcaption", {}, make("b"), make("span")), make("div", { class: "plot" })),
+      fill: (node, trace) => this.#trace(node, trace),
+    });
+    for (const [host, chart] of this.charts) {
+      if (host.isConnected) continue;
+      chart.close();
+      this.charts.delete(host);
+    }
+  }
+
   #trace(node, trace) {
     say(find("b", node), trace.name);
     find("b", node).title = trace.name;
     const host = find(".plot", node);
-    if (this.charts.get(trace.name)?.host !== host) this.charts.set(trace.name, new Chart(host));
+    if (!this.charts.has(host)) this.charts.set(host, new Chart(host));
     const { context_steps: context, parting_step: parting } = this.dream;
     const steps = trace.real.map((_, index) => index - context + 1);
     const said = find("figcaption span", node);
@@ -120,7 +130,7 @@ export class DreamView {
     };
     read(null);
     const verticals = parting ? [{ at: parting, stroke: "red" }] : [];
-    this.charts.get(trace.name).show({
+    this.charts.get(host).show({
       options: () => ({
         scales: { x: { time: false } },
         cursor: { drag: { x: false, y: false }, sync: { key: "dream" }, points: { size: 6 } },

@@ -16,10 +16,8 @@ export class EventsView {
   }
 
   heard(events) {
-    const known = new Set(this.events.map(name));
-    const fresh = events.filter((event) => !known.has(name(event)));
-    if (!fresh.length) return;
-    this.events = this.events.concat(fresh).sort((one, two) => one.time_s - two.time_s).slice(-KEPT);
+    const all = new Map([...this.events, ...events].map((event) => [name(event), event]));
+    this.events = [...all.values()].sort((one, two) => one.time_s - two.time_s).slice(-KEPT);
     this.#draw();
   }
 

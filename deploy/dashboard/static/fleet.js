@@ -35,7 +35,8 @@ export class FleetView {
     find("#fewer").disabled = fixed || this.desired < 1;
     say(find("#desired"), ended ? UNKNOWN : (this.desired ?? UNKNOWN));
     say(find("#fleet-count"), fleet && !ended ? counts(fleet) : "");
-    const rows = fleet?.rows ?? [];
+    const missing = (row) => !row.up && !row.held && !ended; // who is not as wished comes first
+    const rows = (fleet?.rows ?? []).toSorted((one, two) => missing(two) - missing(one));
     find("#fleet-empty").hidden = rows.length > 0;
     say(find("#fleet-empty"), ended ? "The run has ended; nobody works for it." : "Nobody has reported yet.");
     find("#fleet-scroll").hidden = !rows.length;

@@ -28,7 +28,10 @@ let troubles = {};
 
 const heard = {
   runs(list) {
+    notice("runs", list.length ? null : "There is no run here yet. Start one with: dreamfleet train");
+    const first = !runs.length && list.length && chosen === null && now === null;
     runs = list;
+    if (first) feed.open(null); // the server chooses when a stream begins
     showRuns(runs, chosen);
     returns.showRuns(runs);
   },

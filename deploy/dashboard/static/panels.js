@@ -1,9 +1,7 @@
 // Replay, time shares and the health of the world model: figures under plain names.
 
 import { facts, find, keyed, make, say, setAttribute } from "/static/dom.js";
-import { bytes, count, duration, number, percent } from "/static/words.js";
-
-const known = (value) => typeof value === "number" && Number.isFinite(value);
+import { bytes, count, duration, known, number, percent } from "/static/words.js";
 
 // A bar with its limit. ratio: of the whole bar; mark: where the limit is drawn, or null.
 function gauge({ name, text, ratio, mark = null, bad = false }) {
@@ -52,7 +50,8 @@ export function showReplay(replay) {
 
 export function showSlow(slow, ended) {
   const { text, actors, learner } = slow ?? {};
-  say(find("#slow-text"), text || (ended ? "It was measured while the run lived." : actors?.length || learner?.length ? "" : "Not measured yet."));
+  const measured = actors?.length || learner?.length;
+  say(find("#slow-text"), text || (measured ? "" : ended ? "It was measured while the run lived." : "Not measured yet."));
   const host = find("#slow");
   host.className = "shares";
   const rows = [["What the actors do", actors], ["What the learner does", learner]].filter(([, shares]) => shares?.length);

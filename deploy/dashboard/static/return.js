@@ -3,7 +3,7 @@
 import { ask } from "/static/api.js";
 import { axis, Chart, colour, edge, legend, line, marks, values } from "/static/chart.js";
 import { find, keyed, make, say, setAttribute } from "/static/dom.js";
-import { count, duration, number } from "/static/words.js";
+import { count, duration, known, number } from "/static/words.js";
 
 const OVERLAYS = [["orange", "dashed"], ["purple", "dotted"], ["sky", "mixed"], ["gold", "dashed"]];
 const AGAIN_MS = 30000;
@@ -152,7 +152,6 @@ export class ReturnView {
 }
 
 const TIMES = [1, 5, 10, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 21600, 43200, 86400, 172800, 604800];
-const known = (value) => typeof value === "number" && Number.isFinite(value);
 const mean = (point) => point.mean;
 const low = (point) => point.mean - (point.std ?? 0);
 const high = (point) => point.mean + (point.std ?? 0);

@@ -51,9 +51,9 @@ function showProgress({ frames, frames_limit, updates, elapsed_s, frames_per_s, 
 export function showLink({ age_s, ended }) {
   const link = find("#link");
   const stale = !ended && age_s !== null && age_s > STALE_S;
-  const state = age_s === null ? "waiting" : ended ? "ended" : stale ? "stale" : "live";
+  const freshness = age_s === null ? "waiting" : ended ? "ended" : stale ? "stale" : "live";
   const words = { waiting: "connecting", ended: "ended", live: "live", stale: `last heard ${duration(age_s)} ago` };
-  setAttribute(link, "data-link", state);
-  say(find("#link-text"), words[state]);
+  setAttribute(link, "data-link", freshness);
+  say(find("#link-text"), words[freshness]);
   document.body.classList.toggle("stale", stale);
 }

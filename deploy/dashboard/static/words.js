@@ -1,7 +1,7 @@
 // Numbers as people say them. Unknown is an en dash.
 
 export const UNKNOWN = "\u2013";
-const known = (value) => typeof value === "number" && Number.isFinite(value);
+export const known = (value) => typeof value === "number" && Number.isFinite(value);
 
 // About three digits: 0.0123, 4.56, 78.9, 1,234.
 export function number(value) {
@@ -60,5 +60,3 @@ export function clock(time_s, now = Date.now()) {
   const today = new Date(now).toDateString() === when.toDateString();
   return today ? time : `${when.toLocaleDateString("en-GB", { day: "numeric", month: "short" })} ${time}`;
 }
-
-export const plural = (value, one, many = `${one}s`) => `${count(value)} ${value === 1 ? one : many}`;

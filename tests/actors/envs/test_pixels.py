@@ -190,6 +190,7 @@ def test_sizes_that_cannot_be_are_named(change, message):
     [
         ("Counting-v0", {}, "only", "renders no pictures; leave --pixels out"),
         ("Sights-v0", {}, "with-state", "already shows 'image'; leave --pixels out"),
+        ("Sights-v0", {}, "only", "no picture can be rendered: NotImplementedError"),
     ],
 )
 def test_what_cannot_be_looked_at_is_named(name, args, show, message):
@@ -200,7 +201,7 @@ def test_what_cannot_be_looked_at_is_named(name, args, show, message):
 @pytest.mark.parametrize(
     ("gl", "message"),
     [
-        ("osmesa", "cannot be rendered with osmesa .*apt-get install libosmesa6"),
+        ("osmesa", "MUJOCO_GL='osmesa', but libOSMesa.so.8 is not.*apt-get install libosmesa6"),
         ("disable", "MUJOCO_GL='disable' cannot render"),
     ],
 )
@@ -213,9 +214,11 @@ def test_a_machine_that_cannot_render_names_the_fix(gl, message):
     else:
         pytest.skip("OSMesa is installed")
     code = (
-        "from actors.envs import gl\n"
+        "from actors.config import EnvConfig, PixelsConfig\n"
+        "from actors.envs.registry import make_single\n"
         "from system.errors import ConfigError\n"
-        "try: gl.current()\n"
+        "pixels = PixelsConfig(show='only')\n"
+        "try: make_single(EnvConfig(name='InvertedPendulum-v5', pixels=pixels))\n"
         "except ConfigError as error: print(error)\n"
     )
     done = subprocess.run(

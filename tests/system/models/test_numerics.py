@@ -67,7 +67,7 @@ def test_mean_of_logits(num_bins):
     logits = np.random.default_rng(0).normal(size=(6, num_bins)) * 3
     # Far bins are unlikely, as in a trained head: otherwise 5e8 * p hides everything else.
     logits -= 3 * np.abs(np.linspace(-10, 10, num_bins))
-    mean = TwoHot.from_logits(torch.from_numpy(logits).float(), bins).mean()
+    mean = TwoHot(torch.from_numpy(logits).float(), bins).mean()
     expected = [references.two_hot_mean(row, references.two_hot_bins(num_bins)) for row in logits]
     np.testing.assert_allclose(mean, expected, rtol=1e-4, atol=1e-5)
 
@@ -75,7 +75,7 @@ def test_mean_of_logits(num_bins):
 @pytest.mark.parametrize("num_bins", BINS)
 def test_equal_weights_mean_exactly_zero(num_bins):
     bins = two_hot_bins(num_bins)
-    assert TwoHot.from_logits(torch.zeros(4, num_bins), bins).mean().tolist() == [0.0] * 4
+    assert TwoHot(torch.zeros(4, num_bins), bins).mean().tolist() == [0.0] * 4
     assert two_hot_mean(torch.full((num_bins,), 1 / num_bins), bins).item() == 0.0
 
 
@@ -91,7 +91,7 @@ def test_cross_entropy_and_its_gradient(batch):
     random = np.random.default_rng(batch)
     logits = torch.from_numpy(random.normal(size=(batch, 63))).requires_grad_()
     targets = torch.from_numpy(random.normal(size=batch) * 50).requires_grad_()
-    loss = TwoHot.from_logits(logits, bins.double()).cross_entropy(targets)
+    loss = TwoHot(logits, bins.double()).cross_entropy(targets)
     rows = logits.detach().numpy()
     exact = bins.double().numpy()
     expected = [

@@ -1,0 +1,70 @@
+"""One fixed set of hyperparameters: a preset may know the kind of a task, never which one it is."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from dataclasses import replace
+
+import pytest
+
+from actors.config import EnvConfig, PixelsConfig
+from deploy import presets
+from deploy.presets import PRESETS, SIZES, default_action_repeat, from_preset
+
+SUITES = {
+    "dm_control": ["cartpole-swingup", "cartpole-balance_sparse", "walker-walk", "humanoid-run",
+                   "reacher-easy", "cheetah-run", "hopper-hop"],
+    "gymnasium": ["CartPole-v1", "Acrobot-v1", "InvertedPendulum-v5", "HalfCheetah-v5",
+                  "FrozenLake-v1", "MiniGrid-Empty-5x5-v0", "CrafterReward-v1", "my_robot:Arm-v0"],
+}  # fmt: skip
+NAMES = [f"dm_control/{task}" for task in SUITES["dm_control"]] + SUITES["gymnasium"]
+
+
+def but_for_the_task(config):
+    """Everything but what names the task, or counts its simulator steps."""
+    env = replace(config.env, name="", args={})
+    return replace(config, run="", env=env)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("show", ["off", "only"])
+def test_a_preset_is_the_same_for_every_task(preset, size, show):
+    def built(name, args):
+        env = EnvConfig(name=name, args=args, action_repeat=2, pixels=PixelsConfig(show=show))
+        return but_for_the_task(from_preset(preset, env, run="x", size=size))
+
+    assert {repr(built(name, args)) for name in NAMES for args in ({}, {"level": 3})} == {
+        repr(built(NAMES[0], {}))
+    }
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_repeat_moves_frames_and_nothing_else(preset):
+    once, twice = (
+        from_preset(preset, EnvConfig(name="A-v0", action_repeat=repeat), run="x")
+        for repeat in (1, 2)
+    )
+    evaluation = replace(twice.evaluation, every_frames=once.evaluation.every_frames)
+    assert replace(twice, frames=once.frames, env=once.env, evaluation=evaluation) == once
+    assert twice.frames in (once.frames, 2 * once.frames)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_default_repeat_belongs_to_a_suite(preset):
+    """dm_control's is the protocol's; whoever else's is 1."""
+    assert len({default_action_repeat(f"dm_control/{task}", preset)
+                for task in SUITES["dm_control"]}) == 1  # fmt: skip
+    assert {default_action_repeat(name, preset) for name in SUITES["gymnasium"]} == {1}
+
+
+def test_no_preset_reads_the_name_of_a_task():
+    """Also on paths that these names do not take."""
+    tree = ast.parse(inspect.getsource(presets))
+    for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)):
+        if function.name in PRESETS:
+            read = {node.attr for node in ast.walk(function)
+                    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+                    and node.value.id == "env"}  # fmt: skip
+            assert read <= {"action_repeat", "pixels"}, function.name
