@@ -25,6 +25,7 @@ from deploy.commands import has_finished
 from deploy.config import RunConfig, check_config
 from deploy.results.command import collect, write_results
 from deploy.results.evidence import flat
+from deploy.results.tables import seeds_text
 from deploy.run_folder import RUNS, RunFolder
 from deploy.signals import Forced, Interrupts
 from deploy.status import MetricsTail
@@ -229,7 +230,7 @@ def _heard(number: signal.Signals) -> Iterator[None]:
 
 
 def _outcome(folder: RunFolder, code: int) -> Outcome:
-    if code == 0 and has_finished(folder, folder.record().config.frames):
+    if has_finished(folder, folder.record().config.frames):
         return Outcome(name=folder.name, how="finished")
     if code in (0, -signal.SIGINT, 128 + signal.SIGINT):
         return Outcome(name=folder.name, how="stopped")
@@ -256,7 +257,7 @@ def _report(outcomes: list[Outcome], group: Path, console: Console) -> None:
             between = "" if low is None else f" [{low:.1f}, {number(high, '.1f')}] 95 %"
             say(
                 console,
-                f"return after {one.frames:,} frames, {len(one.group.runs)} seeds: "
+                f"return after {one.frames:,} frames, {seeds_text(len(one.group.runs))}: "
                 f"IQM {one.evaluated.iqm:.1f}{between}; report: {group / 'README.md'}",
             )
     if len(finished) < len(outcomes):

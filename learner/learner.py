@@ -21,6 +21,7 @@ from learner.epochs import Epochs
 from learner.figures import Figures
 from learner.ingest import Ingest
 from learner.loop import LearnerLoop
+from learner.memory import keep_pages
 from learner.open_loop import Models
 from learner.publisher import Publisher, Standing
 from learner.report import LearnerReporter
@@ -67,6 +68,7 @@ class Learner:
         config, replay, clock = setup.config, setup.replay, seams.clock
         self._setup, self._seams, self._spec = setup, seams, spec
         torch.set_num_threads(config.torch_threads)
+        keep_pages()
         device = choose_device(config.device)
         torch.manual_seed(setup.seed)
         self._digest = model_digest(setup.model, spec)

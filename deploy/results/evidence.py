@@ -6,6 +6,7 @@ keeps) and `episodes.jsonl`. Older configs miss settings: those are taken to be 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -99,20 +100,26 @@ def read_evidence(folder: Path) -> Evidence:
       RunError: it says not enough to count as evidence; names what is missing.
     """
     data = read_json(folder / "config.json")
-    for name in ("dreamfleet", "hardware", "config", "spec"):
-        if not data.get(name):
+    for name in ("hardware", "config", "spec"):
+        if not data.get(name) or not isinstance(data[name], dict):
             raise RunError(f"{folder / 'config.json'} has no {name}: not known what was measured")
     try:
         config = from_json(RunConfig, _known(RunConfig, data["config"]))
         spec = EnvSpec.from_json(data["spec"])
-    except (ConfigError, KeyError, TypeError, ValueError) as error:
+    except ConfigError as error:
         raise RunError(f"{folder / 'config.json'}: {error}") from None
-    evaluations = points(read_lines(folder / "metrics.jsonl")) or points(
-        read_lines(folder / "evaluations.jsonl")
-    )
+    try:
+        evaluations = points(read_lines(folder / "metrics.jsonl")) or points(
+            read_lines(folder / "evaluations.jsonl")
+        )
+        episodes = _episodes(folder)
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{folder} holds a damaged line: {error!r}") from None
     if not evaluations:
         raise RunError(f"{folder} holds no evaluation yet")
-    git = data.get("git") or {}
+    if not all(math.isfinite(one.return_mean) for one in evaluations):
+        raise RunError(f"{folder} holds an evaluation that is not finite")
+    git = data["git"] if isinstance(data.get("git"), dict) else {}
     return Evidence(
         folder=folder,
         config=config,
@@ -122,7 +129,7 @@ def read_evidence(folder: Path) -> Evidence:
         dirty=bool(git.get("dirty")),
         hardware=_hardware(data["hardware"]),
         evaluations=evaluations,
-        episodes=_episodes(folder),
+        episodes=episodes,
     )
 
 

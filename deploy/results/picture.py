@@ -10,6 +10,7 @@ from typing import Any
 from deploy.results.groups import Summary
 from deploy.results.published import published
 from deploy.results.statistics import Band
+from deploy.results.tables import seeds_text
 
 REACH = 1.3
 """Published points are drawn up to so much of our frames [share]."""
@@ -75,6 +76,5 @@ def _label(one: Summary) -> str:
     group = one.group
     settings = f", {group.settings}" if group.settings else ""
     short = settings if len(settings) <= 60 else settings[:57] + "..."
-    count = len(group.runs)
-    seeds = f"{count} seed{'s' if count > 1 else ''}"
+    seeds = seeds_text(len(group.runs))
     return f"{group.preset} {group.size}{short}: {seeds}, repeat {group.action_repeat}"

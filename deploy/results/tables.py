@@ -61,6 +61,11 @@ def markdown(
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def seeds_text(number: int) -> str:
+    """`1 seed`, `3 seeds`."""
+    return f"{number} seed" + ("" if number == 1 else "s")
+
+
 def to_json(summaries: Sequence[Summary], left_out: Sequence[LeftOut]) -> dict[str, Any]:
     """Everything that the tables show."""
     return {

@@ -124,6 +124,24 @@ def test_weak_evidence_is_named_and_none_is_left_out(runs, capsys):
     assert "no evaluation yet" in reasons["young"]
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("metrics.jsonl", '{"eval/return_mean": 1.0}\n', "a damaged line: KeyError('frames')"),
+        ("metrics.jsonl", '{"eval/return_mean": NaN, "frames": 1, "time_s": 1}\n', "not finite"),
+        ("episodes.jsonl", '{"time_s": [], "frames": 1, "return": 1}\n', "a damaged line"),
+        ("config.json", "[]", "is not a JSON object"),
+        ("config.json", '{"hardware": 3}', "has no hardware"),
+        ("config.json", '{"hardware": {"a": 1}, "config": {"frames": "x"}, "spec": {"a": 1}}', ""),
+    ],
+)
+def test_damage_is_named(runs, capsys, name, text, reason):
+    (runs / "runs/b" / name).write_text(text)
+    (left_out,) = as_json(capsys, "a-s0", "b")["left_out"]
+    assert left_out["name"] == "b"
+    assert reason in left_out["reason"]
+
+
 def test_a_run_that_was_stopped_says_so(runs, capsys):
     folder = RunFolder.open(runs, "b")
     folder.reconfigure(replace(folder.record().config, frames=90_000))
