@@ -12,6 +12,7 @@ from typing import TypeVar
 import torch
 
 from learner.acted import EpisodeLog
+from learner.allocator import keep_pages
 from learner.arena import Arena
 from learner.checkpoint import load_newest, save
 from learner.device import choose_device
@@ -21,7 +22,6 @@ from learner.epochs import Epochs
 from learner.figures import Figures
 from learner.ingest import Ingest
 from learner.loop import LearnerLoop
-from learner.memory import keep_pages
 from learner.open_loop import Models
 from learner.publisher import Publisher, Standing
 from learner.report import LearnerReporter

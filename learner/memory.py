@@ -1,21 +1,45 @@
-"""Memory that an update gives back and takes again, many times a second."""
+"""What training will take, predicted before anything is allocated.
+
+Weights are counted exactly. What an update keeps for its backward pass is estimated, per Step and
+per pixel, from what was counted on presets of several sizes (tests/learner/test_memory.py).
+"""
 
 from __future__ import annotations
 
-import ctypes
-import platform
+import torch
 
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
-_MAX_INT = 2**31 - 1
+from learner.config import LearnerConfig
+from learner.update import Learning
+from system.config import ModelConfig
+from system.specs import EnvSpec
+
+FLOAT_BYTES = 4
+HEADROOM = 1.3
+"""Gradients and copies that live for a moment, over what is kept [ratio]."""
 
 
-def keep_pages() -> None:
-    """Lets glibc keep freed blocks for the process, however large.
+def update_bytes(config: LearnerConfig, model: ModelConfig, spec: EnvSpec) -> int:
+    """Weights, gradients, moments and one update on the learner's device [bytes]."""
+    with torch.device("meta"):
+        learning = Learning(config, model, spec, torch.device("meta"))
+    frozen = sum(p.numel() for p in learning.parameters() if not p.requires_grad)
+    trained = sum(p.numel() for p in learning.parameters() if p.requires_grad)
+    replayed = config.replayed_steps
+    dreamed = (config.dream_starts or replayed) * config.horizon
+    step = _floats_of_a_step(model)
+    kept = replayed * (step + _floats_of_images(model, spec)) + dreamed * step
+    # A weight, its gradient, two moments, and a copy laid out as the kernels want it.
+    return int(FLOAT_BYTES * (frozen + 5 * trained + HEADROOM * kept))
 
-    By default a tensor of some megabytes comes fresh from the kernel at every update, and each of
-    its pages costs a fault: 16,000 of them, and 8 % of the time, in a dream of size 1m.
-    """
-    if platform.libc_ver()[0] == "glibc":
-        libc = ctypes.CDLL(None)
-        libc.mallopt(_M_MMAP_MAX, 0)
-        libc.mallopt(_M_TRIM_THRESHOLD, _MAX_INT)
+
+def _floats_of_a_step(model: ModelConfig) -> int:
+    """One step of the recurrence, with the heads on it."""
+    layers = model.hidden + model.units
+    return 14 * (model.deter + model.stoch * model.classes) + 20 * layers + 8 * model.bins
+
+
+def _floats_of_images(model: ModelConfig, spec: EnvSpec) -> int:
+    """All images of one Step, through encoder and decoder."""
+    images = [array for array in spec.observation.values() if array.is_image]
+    pixels = sum(image.shape[0] * image.shape[1] for image in images)
+    return 12 * model.depth * pixels + 2 * sum(image.size for image in images)

@@ -53,8 +53,10 @@ def test_norm_silu_equals_the_plain_one(shape, dtype):
 
 
 @needs_kernels
-@pytest.mark.parametrize(("rows", "groups", "width", "cols"),
-                         [(1, 1, 1, 1), (3, 2, 5, 7), (16, 8, 64, 192), (33, 4, 16, 48)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("rows", "groups", "width", "cols"),
+    [(1, 1, 1, 1), (3, 2, 5, 7), (16, 8, 64, 192), (33, 4, 16, 48)],
+)
 @pytest.mark.parametrize("add", [False, True])
 def test_block_matmul_equals_a_product_per_block(rows, groups, width, cols, add):
     x, weight = _random(rows, groups * width), _random(groups, width, cols, seed=1)
