@@ -67,10 +67,10 @@ class LearnerConfig:
     dream_report_s: float = 10.0
     """Least time between dreams beside what was recorded, for people to look at; each costs at most
     a hundredth of the time until the next. 0 makes none [s]."""
-    precision: Precision = "auto"
+    precision: Precision = "fp32"
     """Of the matrix products inside dreams without gradient and of the heads that read them. `auto`
-    is bf16 for large dreams on a CPU that multiplies it natively (AMX), else fp32. The world model
-    learns in fp32."""
+    is bf16 for large dreams on a CPU that multiplies it natively (AMX), else fp32; not the default
+    before learning curves stand behind it. The world model learns in fp32."""
     torch_threads: int = 1
     """Threads of one update."""
     device: str = "auto"

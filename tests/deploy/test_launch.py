@@ -38,7 +38,7 @@ def test_the_job_runs_train_with_the_same_options():
     assert words[:2] == ["dreamfleet", "train"]
     again = vars(build_parser().parse_all(words[1:]))
     wanted = {**vars(options), "command": "train", "print_config": False, "detach": False,
-              "resume": False}  # fmt: skip
+              "resume": False, "seeds": None, "parallel": None}  # fmt: skip
     assert again == {key: wanted[key] for key in again}
 
 

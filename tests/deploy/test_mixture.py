@@ -34,8 +34,11 @@ def test_a_mixture_is_trained_on_end_to_end(tmp_path, isolate):
     }  # fmt: skip
     folder = RunFolder.create(tmp_path, config, spec)
     run = LocalRun(folder.record(), folder.path)
+    losses = {}  # by update: lines come by the clock, so a busy machine leaves the first ones out
     while not run.finished:
         run.turn()
+        if loss := run.learner._loop.metrics.get("loss/reconstruction"):
+            losses.setdefault(run.learner.updates, float(loss))
     columns = run.learner.arena.columns.fields
     run.close()
     assert run.learner.updates > 10
@@ -43,8 +46,8 @@ def test_a_mixture_is_trained_on_end_to_end(tmp_path, isolate):
         assert columns[f"observation/{name}"].dtype == dtype
     lines = folder.metrics()
     assert any("eval/return_mean" in line for line in lines)
-    losses = [line["loss/reconstruction"] for line in lines if "loss/reconstruction" in line]
-    assert losses[-1] < 0.8 * losses[0]
+    losses = list(losses.values())
+    assert np.mean(losses[-3:]) < 0.8 * np.mean(losses[:3])
 
 
 def test_keys_that_match_nothing_are_refused_before_anything_is_made():
