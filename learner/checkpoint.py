@@ -86,6 +86,7 @@ def save(folder: Path, checkpoint: Checkpoint, epochs: Epochs, *, keep: int) -> 
         raise
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+    epochs.check()
     # Listed first: what a successor saves meanwhile is not in it. What nobody finished removing is.
     there = {*folder.glob("[0-9]*")}
     good = [path for path in list_checkpoints(folder) if epochs.counts(path.name)]

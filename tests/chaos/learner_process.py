@@ -23,6 +23,7 @@ from tests.learner.fleets_for_tests import MODEL, SPEC
 CONFIG = LearnerConfig(
     batch_size=4, batch_length=8, horizon=3, warmup_updates=2, device="cpu",
     publish_s=0.05, checkpoint_s=0.1, commit_s=0.02, metrics_s=0.05,
+    dream_report_s=0,
 )  # fmt: skip
 REPLAY = ReplayConfig(
     ratio=2, chunk_length=4, min_steps=64, capacity_bytes=20_000, segment_bytes=4096, log_bytes=2
