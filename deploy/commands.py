@@ -190,10 +190,7 @@ def _go_on(folder: RunFolder, options: argparse.Namespace) -> None:
 
 def has_finished(folder: RunFolder, frames: int) -> bool:
     """Whether it was trained, and measured, to its frame limit."""
-    lines = folder.metrics()
-    trained = max((int(line.get("frames", 0)) for line in lines), default=0)
-    measured = any("eval/return_mean" in line and line["frames"] >= frames for line in lines)
-    return 0 < frames <= trained and measured
+    return frames > 0 and any(line["frames"] >= frames for line in folder.evaluations())
 
 
 def _drive(folder: RunFolder, options: argparse.Namespace, *, actors: int | None) -> None:

@@ -118,7 +118,7 @@ def _report(folder: RunFolder, record: RunRecord, view: View, update: int | None
         models_of(checkpoint, config.learner, config.model, record.spec),
         checkpoint,
         view,
-        discount=1.0 - 1.0 / config.learner.discount_horizon,
+        discount=config.learner.discount,
         action_repeat=record.spec.action_repeat,
     )
 

@@ -78,18 +78,23 @@ def save_mp4(path: Path, frames: Sequence[Frame]) -> None:
 
 
 def _image_frames(picture: Picture) -> Iterator[Frame]:
-    """Rows: the images of the environment; columns: real, dreamed, error (of each checkpoint)."""
+    """Rows: the images of the environment; columns: real, dreamed, error (of each checkpoint).
+
+    If the policy acts, only what is dreamed.
+    """
     context = picture.reports[0].context_steps
     examples = [report.examples[0] for report in picture.reports]
     for step in range(examples[0].steps):
         rows = []
         for place in range(len(examples[0].images)):
             films = [example.images[place] for example in examples]
-            cells = [_cell(films[0].real[step], "real", REAL)]
+            # What was recorded followed other actions than the policy's: nothing to compare.
+            cells = [] if picture.policy_acts else [_cell(films[0].real[step], "real", REAL)]
             for film, report, color in zip(films, picture.reports, COLORS, strict=False):
                 name = "dreamed" if len(films) == 1 else f"update {report.update:,}"
                 cells.append(_cell(film.dreamed[step], name, color))
-                cells.append(_cell(_error(film, step), "error", color))
+                if not picture.policy_acts:
+                    cells.append(_cell(_error(film, step), "error", color))
             rows.append(np.concatenate(cells, 1))
         width = max(row.shape[1] for row in rows)
         frame = np.concatenate([_widened(row, width) for row in rows], 0)

@@ -44,10 +44,14 @@ class Picture:
 
 
 def draw_strip(picture: Picture) -> Figure:
-    """Numbers as panels (real line, dreamed band), images as rows (real, dreamed, error)."""
+    """Numbers as panels (real line, dreamed band), images as rows (real, dreamed, error).
+
+    If the policy acts, images stand alone: what is recorded followed other actions.
+    """
     examples = [report.examples[0] for report in picture.reports]
     films, bands = examples[0].images, _panels(examples)
-    film_rows = sum(1 + 2 * len(examples) for _ in films)
+    of_each = len(examples) if picture.policy_acts else 1 + 2 * len(examples)
+    film_rows = of_each * len(films)
     panel_rows = -(-len(bands[0]) // COLUMNS)
     figure = new_figure(10.5, 1.15 + 1.05 * film_rows + 1.75 * panel_rows)
     grid = figure.add_gridspec(
@@ -170,10 +174,13 @@ def _draw_film(
     report = picture.reports[0]
     context, steps = report.context_steps, len(films[0].real)
     places = np.unique(np.linspace(context - 1, steps - 1, FILM_COLUMNS).round().astype(int))
-    rows = [(f"{films[0].name}\nreal", films[0].real, REAL)]
+    compared = not picture.policy_acts
+    rows = [("real", films[0].real, REAL)] if compared else []
     for film, each, color in zip(films, picture.reports, COLORS, strict=False):
         name = "dreamed" if len(films) == 1 else f"update {each.update:,}"
-        rows += [(name, film.dreamed, color), ("error", distance(film), color)]
+        rows += [(name, film.dreamed, color)]
+        rows += [("error", distance(film), color)] if compared else []
+    rows[0] = (f"{films[0].name}\n{rows[0][0]}", *rows[0][1:])
     for name, pixels, color in rows:
         axes = figure.add_subplot(grid[row, :])
         axes.imshow(_side_by_side(pixels[places]), cmap="gray", vmin=0, vmax=255,

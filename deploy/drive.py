@@ -126,7 +126,7 @@ def _ray(
 
 def _farewell(folder: RunFolder, record: RunRecord, console: Console, *, finished: bool) -> None:
     """The curve, and what to type next."""
-    curve = points(folder.metrics())
+    curve = points(folder.evaluations())
     if curve:
         save_png(folder.curve_path, curve, f"{record.config.env.name} ({folder.name})")
         say(console, "\n" + text_plot(curve))

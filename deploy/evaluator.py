@@ -95,7 +95,7 @@ class Evaluator:
         # The same for every evaluation: policies are compared in pairs.
         self._seed = config.seed + SEED_OFFSET
         self._log = RunLog(folder)
-        measured = [line for line in read_lines(self._log.path) if "eval/return_mean" in line]
+        measured = list(read_lines(self._log.path, holding="eval/return_mean"))
         frames = [line["frames"] for line in measured]
         told = measured[-1].items() if measured else ()
         self._values: dict[str, float] = {k: v for k, v in told if k.startswith("eval/")}

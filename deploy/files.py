@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,19 @@ def read_json(path: Path) -> dict[str, Any]:
     return data
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Every whole JSON line; a line cut short by a crash is left out."""
-    lines: list[dict[str, Any]] = []
+def read_lines(path: Path, *, holding: str = "") -> Iterator[dict[str, Any]]:
+    """Every whole JSON line, one at a time; a line cut short by a crash is left out.
+
+    Args:
+      path: of the file; none is as good as an empty one.
+      holding: only lines with this name are read; the others cost no parsing.
+    """
     with contextlib.suppress(FileNotFoundError), path.open(errors="replace") as file:
         for text in file:
+            if holding not in text:
+                continue
+            line = None
             with contextlib.suppress(ValueError, RecursionError):
                 line = json.loads(text)
-                if isinstance(line, dict):
-                    lines.append(line)
-    return lines
+            if isinstance(line, dict) and (not holding or holding in line):
+                yield line

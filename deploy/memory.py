@@ -17,6 +17,7 @@ from system.specs import EnvSpec
 OTHERS_BYTES = 512 * 1024**2
 """What one process with torch takes before it does anything [bytes]."""
 GIB = 1024**3
+CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,7 +31,7 @@ class Memory:
 
 def free_memory(device: torch.device) -> Memory:
     """What this machine has free now."""
-    host = _host_bytes()
+    host = host_bytes()
     if device.type != "cuda":
         return Memory(host_bytes=host)
     return Memory(host_bytes=host, device_bytes=torch.cuda.mem_get_info(device)[0])
@@ -80,17 +81,30 @@ def _instead(config: RunConfig, spec: EnvSpec, room: int) -> str:
     return "none of the sizes fits: lower learner.batch_size or --pixels-size"
 
 
-def _host_bytes() -> int:
-    """What the kernel calls available, and no more than a container's limit leaves."""
+def host_bytes(group: Path = CGROUP) -> int:
+    """What the kernel calls available, and no more than a container's limit leaves.
+
+    Args:
+      group: of this process, in cgroup v2.
+    """
     free = [_available()]
-    group = Path("/sys/fs/cgroup")
     try:
         limit = (group / "memory.max").read_text().strip()
         if limit != "max":
-            free.append(int(limit) - int((group / "memory.current").read_text()))
+            used = int((group / "memory.current").read_text())
+            # Cached files that nobody has read lately count as used; they make room when asked.
+            free.append(int(limit) - used + _inactive_file(group / "memory.stat"))
     except (OSError, ValueError):
         pass
     return min(free)
+
+
+def _inactive_file(stat: Path) -> int:
+    try:
+        lines = dict(line.split() for line in stat.read_text().splitlines())
+        return int(lines.get("inactive_file", 0))
+    except (OSError, ValueError):
+        return 0
 
 
 def _available() -> int:

@@ -246,9 +246,13 @@ class RunFolder:
             return None
         return from_json(ControlFile, read_json(self._control_path))
 
-    def metrics(self) -> list[dict[str, Any]]:
+    def metrics(self) -> Iterator[dict[str, Any]]:
         """Every line of `metrics.jsonl`, oldest first."""
         return read_lines(self.metrics_path)
+
+    def evaluations(self) -> Iterator[dict[str, Any]]:
+        """Those that hold an evaluation: few, however long the run."""
+        return read_lines(self.metrics_path, holding="eval/return_mean")
 
     def _in_use(self) -> str:
         control = self.control()

@@ -31,7 +31,7 @@ from deploy.signals import Forced, Interrupts
 from deploy.status import MetricsTail
 from deploy.terminal import LINE_S, number, say
 from system.clock import Every, SystemClock
-from system.errors import ConfigError, RunError
+from system.errors import ConfigError, RunError, UserError
 
 TURN_S = 0.2
 FORCE_S = 20.0
@@ -161,7 +161,13 @@ class SeedRuns:
             config = self._waiting.pop(0)
             folder = RunFolder(self._where / RUNS / config.run)
             if not folder.exists():
-                self._make(config)
+                try:
+                    self._make(config)
+                except UserError as error:  # the others go on
+                    say(self._console, f"{folder.name}: failed {error}")
+                    failed = Outcome(name=folder.name, how="failed", text=str(error))
+                    self._outcomes.append(failed)
+                    continue
             elif has_finished(folder, config.frames):
                 say(self._console, f"{folder.name}: has finished its frames")
                 self._outcomes.append(Outcome(name=folder.name, how="finished"))

@@ -137,7 +137,7 @@ class SupervisorProcess:
             registry.end(order.record.run_id, end.how, end.text)
         if server is not None:
             server.stop()
-        curve = points(self._folder.metrics())
+        curve = points(self._folder.evaluations())
         save_png(self._folder.curve_path, curve, f"{config.env.name} ({self._folder.name})")
         return end
 

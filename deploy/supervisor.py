@@ -199,10 +199,9 @@ class Supervisor:
         """What is wished. A wiped store has forgotten it (generation 0): we have not."""
         if desired.generation > 0:
             return desired
-        wish = self._control.change_desired(actors=self._desired.actors)
-        for slot in self._desired.held:
-            wish = self._control.ask_slot(slot, "drain")
-        return wish
+        # In one write: half a wish, cut off here, would be taken for a new one.
+        before = self._desired
+        return self._control.change_desired(actors=before.actors, held=before.held)
 
     def _note_lease(self, member: Member, lease: Lease, now_s: float) -> None:
         seen = self._observed.get(member)

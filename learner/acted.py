@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -129,10 +129,15 @@ class EpisodeLog:
     and what ended after the last line is written then.
     """
 
-    def __init__(self, folder: Path, *, action_repeat: int) -> None:
+    def __init__(
+        self, folder: Path, *, action_repeat: int, check: Callable[[], None] = lambda: None
+    ) -> None:
+        """`check` raises Fenced if somebody else writes this folder now."""
         self.path = folder / "episodes.jsonl"
-        self._repeat = action_repeat
+        self._repeat, self._check = action_repeat, check
         self._told = _last_frames(self.path)
+        self._end: int | None = None
+        """Where a write began that found no room [bytes]."""
         self._waiting: list[ActedEpisode] = []
 
     def write(self, episodes: Sequence[ActedEpisode], *, elapsed_s: float) -> None:
@@ -141,16 +146,29 @@ class EpisodeLog:
         Args:
           episodes: ended and durable.
           elapsed_s: training time so far [s].
+
+        Raises:
+          Fenced: nothing is written.
         """
         self._waiting += [one for one in episodes if one.end * self._repeat > self._told]
         if not self._waiting:
             return
         lines = [json.dumps(self._line(one, elapsed_s), separators=(",", ":"))
                  for one in self._waiting]  # fmt: skip
+        self._check()
         with contextlib.suppress(DiskFull), full_disk_is_named(self.path):
+            self._rewind()
             append_line(self.path, "\n".join(lines))
+            self._end = None
             self._told = max(one.end for one in self._waiting) * self._repeat
             self._waiting.clear()
+
+    def _rewind(self) -> None:
+        """Drops what was written of lines that found no room: all of them come again."""
+        if self._end is None:
+            self._end = self.path.stat().st_size if self.path.exists() else 0
+        elif self.path.exists():
+            os.truncate(self.path, self._end)
 
     def _line(self, one: ActedEpisode, elapsed_s: float) -> dict[str, float | bool]:
         return {

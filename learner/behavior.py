@@ -92,7 +92,7 @@ class ActorCritic(nn.Module):
         Returns:
           float32 [B, T - 1], zero at the last Step of an episode.
         """
-        discount = 1.0 - 1.0 / self._config.discount_horizon
+        discount = self._config.discount
         alive = (~batch.is_terminal).to(feature.dtype) * discount
         flows = (~batch.is_last).to(feature.dtype)
         target = lambda_return(

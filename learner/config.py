@@ -65,7 +65,7 @@ class LearnerConfig:
     metrics_s: float = 2.0
     """Time between lines of metrics [s]."""
     dream_report_s: float = 10.0
-    """Least time between dreams beside what was recorded, for people to look at; each costs at most
+    """Least time between dreams beside what was recorded, for people to look at; each costs about
     a hundredth of the time until the next. 0 makes none [s]."""
     precision: Precision = "fp32"
     """Of the matrix products inside dreams without gradient and of the heads that read them. `auto`
@@ -75,6 +75,11 @@ class LearnerConfig:
     """Threads of one update."""
     device: str = "auto"
     """`auto` takes CUDA if there is one, else the CPU; or a torch device name."""
+
+    @property
+    def discount(self) -> float:
+        """Of rewards, per agent step."""
+        return 1.0 - 1.0 / self.discount_horizon
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "batch_length", "horizon", "learning_rate", "warmup_updates",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from itertools import islice
 
 import numpy as np
 import torch
@@ -11,6 +13,7 @@ from torch import Tensor
 
 from learner.batch import Batch
 from system.dream import Band, Example, Film, Pixels
+from system.dream_codec import MAX_FILMS
 
 MAX_EXAMPLES = 4
 MAX_VECTORS = 64
@@ -60,17 +63,19 @@ def _vectors(batch: Batch, seen: dict[str, Tensor], place: int, length: int) -> 
     bands: list[Band] = []
     for name, dreamed in seen.items():
         shape = batch.observation[name].shape[2:]
-        if len(shape) < 3:
-            real = batch.observation[name][place, :length].reshape(length, -1)
+        room = MAX_VECTORS - len(bands)
+        if len(shape) < 3 and room:
+            real = batch.observation[name][place, :length].reshape(length, -1)[:, :room]
             imagined = dreamed[place, :, :length].reshape(dreamed.shape[1], length, -1)
-            bands += _bands(_element_names(name, shape), real, imagined)
-    return bands[:MAX_VECTORS]
+            names = list(islice(_element_names(name, shape), room))
+            bands += _bands(names, real, imagined[..., :room])
+    return bands
 
 
-def _element_names(name: str, shape: tuple[int, ...]) -> list[str]:
+def _element_names(name: str, shape: tuple[int, ...]) -> Iterator[str]:
     """`height`, `position[0]`, `velocity[1, 0]`."""
     name = name[:MAX_NAME_CHARS]
-    return [f"{name}{[*index]}" if shape else name for index in np.ndindex(shape)]
+    return (f"{name}{[*index]}" if shape else name for index in np.ndindex(shape))
 
 
 def _bands(names: list[str], real: Tensor, dreamed: Tensor) -> list[Band]:
@@ -81,7 +86,7 @@ def _bands(names: list[str], real: Tensor, dreamed: Tensor) -> list[Band]:
     real_of, mean_of, low_of, high_of = (line.T.cpu().numpy() for line in lines)
     return [
         Band(name=name, real=real_of[i], mean=mean_of[i], low=low_of[i], high=high_of[i])
-        for i, name in enumerate(names[: len(real_of)])
+        for i, name in enumerate(names)
     ]
 
 
@@ -91,19 +96,19 @@ def _band(name: str, real: Tensor, dreamed: Tensor, length: int) -> Band:
 
 
 def _films(batch: Batch, seen: dict[str, Tensor], place: int, length: int) -> list[Film]:
-    films = {
-        name: dreamed
+    names = [
+        name
         for name, dreamed in seen.items()
         if dreamed.ndim == 6 and batch.observation[name].dtype == torch.uint8
-    }
-    room = MAX_FILM_BYTES // max(1, len(films))
+    ][:MAX_FILMS]
+    room = MAX_FILM_BYTES // max(1, len(names))
     return [
         Film(
             name=name[:MAX_NAME_CHARS],
             real=_pixels(batch.observation[name][place, :length], room),
-            dreamed=_pixels(dreamed[place, 0, :length], room),
+            dreamed=_pixels(seen[name][place, 0, :length], room),
         )
-        for name, dreamed in films.items()
+        for name in names
     ]
 
 

@@ -105,8 +105,8 @@ class Learner:
             policy=self.learning.behavior.policy,
         )  # fmt: skip
         self._dreamer = Dreamer(
-            models, self.arena, seams, DreamFiles(setup.folder, self._epochs.check),
-            every_s=config.dream_report_s, discount=1.0 - 1.0 / config.discount_horizon,
+            models, self.arena, seams, DreamFiles(setup.folder, self._epochs.check), config,
+            self._report.event,
         )  # fmt: skip
         repeat, commit_due = spec.action_repeat, Every(config.commit_s)
         self._loop = LearnerLoop(
@@ -119,7 +119,7 @@ class Learner:
             config=config, arena=self.arena, ingest=self._ingest, limiter=self._limiter,
             publisher=self._publisher, activity=self._activity,
         )  # fmt: skip
-        self._episodes = EpisodeLog(setup.folder, action_repeat=repeat)
+        self._episodes = EpisodeLog(setup.folder, action_repeat=repeat, check=self._epochs.check)
         self._elapsed_before_s, self._started_s = 0.0, clock.now()
         self._checkpoint_due = Every(config.checkpoint_s)
         self._unsaved = False

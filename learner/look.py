@@ -116,7 +116,6 @@ def look(
         horizon=horizon,
         starts=len(others),
         samples=view.samples,
-        unseen_share=0.0,
         model_error=figures.model_error,
         repeat_error=figures.repeat_error,
         parting_step=figures.parting_step,

@@ -74,7 +74,7 @@ class ReconstructionObjective:
 
     def _continuation(self, feature: Tensor, batch: Batch) -> Tensor:
         """The target already holds the discount (`contdisc` in the authors' code)."""
-        discount = 1.0 - 1.0 / self._config.discount_horizon
+        discount = self._config.discount
         target = (~batch.is_terminal).to(feature.dtype) * discount
         logit = self._world_model.continuation.logit(feature)
         return F.binary_cross_entropy_with_logits(logit, target, reduction="none")

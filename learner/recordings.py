@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -15,25 +13,19 @@ from system.types import IS_FIRST, OBSERVATION_PREFIX
 WINDOW = 8
 """The newest so many times the wanted Steps are looked through."""
 VARIANCE_STEPS = 4096
-VARIANCE_IMAGES = 256
-"""Steps behind a variance, evenly spaced over the arena."""
+"""Most Steps behind a variance, evenly spaced over the arena."""
+VARIANCE_BYTES = 32 * 1024**2
+"""And what they may take while it is computed, in float64 [bytes]."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Stretches:
-    """Where N Sequences begin, the best ones first."""
-
-    contexts: Ordinals
-    """int64 [N]: their context Steps, as `Arena.sample` takes them."""
-    unseen_share: float
-    """Share of the dreamed Steps that no update had been trained on [ratio]."""
-
-
-def newest_stretches(arena: Arena, *, count: int, context: int, horizon: int) -> Stretches:
-    """Up to `count` stretches of `context` + `horizon` Steps that share no Step.
+def newest_stretches(arena: Arena, *, count: int, context: int, horizon: int) -> Ordinals:
+    """Up to `count` stretches of `context` + `horizon` Steps that share no Step, the best first.
 
     The episode of the context reaches at least one Step further. Those of which more dreamed Steps
     were never trained on come first, then the newer ones.
+
+    Returns:
+      int64 [N]: their context Steps, as `Arena.sample` takes them.
     """
     length = context + horizon
     first = max(arena.oldest, arena.end - WINDOW * count * length)
@@ -48,12 +40,13 @@ def newest_stretches(arena: Arena, *, count: int, context: int, horizon: int) ->
     taken: set[int] = set()
     chosen: list[int] = []
     for place in order:
+        if len(chosen) == count:
+            break
         own = steps[place].tolist()
-        if len(chosen) < count and taken.isdisjoint(own):
+        if taken.isdisjoint(own):
             taken.update(own)
             chosen.append(int(place))
-    share = float(unseen[chosen].mean()) if chosen else 0.0
-    return Stretches(contexts=starts[chosen], unseen_share=share)
+    return starts[chosen]
 
 
 def _walk(arena: Arena, starts: Ordinals, length: int) -> NDArray[np.int64]:
@@ -72,9 +65,10 @@ def variances(arena: Arena) -> dict[str, Tensor]:
     found = {}
     for name, column in arena.columns.fields.items():
         if name.startswith(OBSERVATION_PREFIX):
-            most = VARIANCE_IMAGES if column.ndim == 4 else VARIANCE_STEPS
+            row_bytes = max(1, column[0].size) * np.dtype(np.float64).itemsize
+            most = max(2, min(VARIANCE_STEPS, VARIANCE_BYTES // row_bytes))
             rows = np.unique(np.linspace(arena.oldest, arena.end - 1, most).astype(np.int64))
             values = column[rows % arena.capacity].astype(np.float64)
-            variance = torch.from_numpy(values.var(0)).float().to(arena.device)
+            variance = torch.from_numpy(np.asarray(values.var(0))).float().to(arena.device)
             found[name.removeprefix(OBSERVATION_PREFIX)] = variance
     return found

@@ -100,8 +100,6 @@ class DreamReport:
     """Recorded stretches behind the errors and the gap."""
     samples: int
     """Dreams from each of them."""
-    unseen_share: float
-    """Share of the dreamed Steps that no update had been trained on [ratio]."""
     model_error: Floats
     """float32 [H]: 1 is as bad as predicting the mean [ratio]."""
     repeat_error: Floats

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from pathlib import Path
 
@@ -45,14 +46,19 @@ def sync_folder(folder: Path) -> None:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Appends a line in one piece, so that several processes may share a file. Raises OSError.
+    """Appends a line in one piece, so that several processes may share a file.
 
     A line that was cut off by a crash or a full disk stays alone: this one begins anew.
+
+    Raises:
+      OSError: there was no room (ENOSPC), and a part of it may be written; or the disk is broken.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
     try:
         end = os.lseek(descriptor, 0, os.SEEK_END)
         whole = end == 0 or os.pread(descriptor, 1, end - 1) == b"\n"
-        os.write(descriptor, ("" if whole else "\n").encode() + line.encode() + b"\n")
+        data = ("" if whole else "\n").encode() + line.encode() + b"\n"
+        if os.write(descriptor, data) < len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
     finally:
         os.close(descriptor)

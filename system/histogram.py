@@ -53,7 +53,7 @@ CHUNK_BYTES = Buckets(
 UPDATE = Buckets(
     stem="learner/update", bounds=(5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 )
-"""One update, with the broadcast and the checkpoint that were due [s]."""
+"""One update, with the broadcast, the dream report and the checkpoint that were due [s]."""
 
 
 class Histogram:

@@ -30,7 +30,8 @@ LEARNER_ACTIVITIES = (
 EVENT_KINDS = (
     "actor_claimed", "actor_died", "actor_drained", "actor_fenced", "actor_killed",
     "actor_pending", "actor_restarted", "adopted", "checkpoint_damaged", "chunk_rejected",
-    "chunks_damaged", "chunks_thinned", "disk_full", "disk_has_room", "environment_died",
+    "chunks_damaged", "chunks_thinned", "disk_full", "disk_has_room", "dream_failed",
+    "environment_died",
     "environment_hang", "environment_other", "environment_outside_space", "environment_raised",
     "epoch_damaged", "evaluator_died", "evaluator_killed", "evaluator_pending",
     "evaluator_restarted", "gap", "learner_died", "learner_killed", "learner_pending",
@@ -92,7 +93,7 @@ SENDING = [
 LEARNING = [
     of_run("counter", "updates_total", "Updates; those repeated after a crash count once.",
            one("learner/updates"), resumes=True),
-    histogram("update_seconds", "One update, with the broadcast and the checkpoint then due.",
+    histogram("update_seconds", "One update, with the broadcast, dream and checkpoint then due.",
               UPDATE),
     of_run("counter", "inserted_frames_total", "Simulator steps behind the Steps inserted.",
            one("learner/frames"), resumes=True),

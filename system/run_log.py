@@ -7,8 +7,10 @@ Of a line that was cut by a crash the rest is lost, and the next one begins anew
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -46,10 +48,18 @@ class RunLog:
         """The first line names the columns; a table with other ones is kept under another name."""
         head = (",".join(COLUMNS) + "\n").encode()
         with contextlib.suppress(FileNotFoundError), self._table.open("rb") as file:
-            if file.readline() == head:
+            before = file.readline()
+            if before == head:
                 return
-            os.replace(self._table, self._table.with_name("metrics.before.csv"))
-        temporary = self._table.with_name(f".metrics.{os.getpid()}.csv")
+            # Named after the file: of two writers that found it, the later one cannot put the new
+            # table in its place.
+            which = f"{os.fstat(file.fileno()).st_ino}".encode() + before
+            kept = f"metrics.{hashlib.sha256(which).hexdigest()[:8]}.csv"
+            with contextlib.suppress(FileExistsError):
+                os.link(self._table, self._table.with_name(kept))
+            if os.path.samestat(self._table.stat(), os.fstat(file.fileno())):
+                self._table.unlink()
+        temporary = self._table.with_name(f".metrics.{threading.get_native_id()}.csv")
         temporary.write_bytes(head)
         # A link, since a rename would replace the one that another process has just begun.
         with contextlib.suppress(FileExistsError):

@@ -32,7 +32,7 @@ def dream_report(seed=0, *, context=3, horizon=4, **changes):
     random = np.random.default_rng(seed)
     report = DreamReport(
         update=17, frames=400, time_s=1.7e9, elapsed_s=12.5, context_steps=context,
-        horizon=horizon, starts=5, samples=8, unseen_share=0.25,
+        horizon=horizon, starts=5, samples=8,
         model_error=random.random(horizon).astype(np.float32),
         repeat_error=random.random(horizon).astype(np.float32),
         parting_step=2,

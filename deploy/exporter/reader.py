@@ -6,8 +6,9 @@
     a scrape:      reader.reading, without waiting
 
 Totals are written to Redis before they are shown: an exporter that is killed and starts again never
-shows less. What is lost: with a wiped Redis the totals, if the exporter dies too; counts of a life
-that began and ended while no exporter looked; events beyond the newest thousand between two looks.
+shows less. If Redis refuses to save them (it is full), they are shown all the same. What is lost:
+with a wiped Redis the totals, if the exporter dies too; counts of a life that began and ended while
+no exporter looked; events beyond the newest thousand between two looks.
 """
 
 from __future__ import annotations

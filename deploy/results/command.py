@@ -129,8 +129,8 @@ def _copy(folder: Path, to: Path) -> None:
     write_json(to / "config.json", {**data, "hardware": hardware, "config": config})
     (to / "config.json").chmod(0o644)
     source = folder / "metrics.jsonl"
-    lines = read_lines(source if source.exists() else folder / "evaluations.jsonl")
-    text = [json.dumps(line) for line in lines if "eval/return_mean" in line]
+    source = source if source.exists() else folder / "evaluations.jsonl"
+    text = [json.dumps(line) for line in read_lines(source, holding="eval/return_mean")]
     (to / "evaluations.jsonl").write_text("\n".join(text) + "\n")
     if (folder / "episodes.jsonl").exists():
         shutil.copyfile(folder / "episodes.jsonl", to / "episodes.jsonl")

@@ -109,9 +109,11 @@ def read_evidence(folder: Path) -> Evidence:
     except ConfigError as error:
         raise RunError(f"{folder / 'config.json'}: {error}") from None
     try:
-        evaluations = points(read_lines(folder / "metrics.jsonl")) or points(
-            read_lines(folder / "evaluations.jsonl")
+        measured = (
+            read_lines(folder / name, holding="eval/return_mean")
+            for name in ("metrics.jsonl", "evaluations.jsonl")
         )
+        evaluations = next(filter(None, map(points, measured)), [])
         episodes = _episodes(folder)
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{folder} holds a damaged line: {error!r}") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import replace
 
 from system.clock import Clock, SystemClock
@@ -47,11 +48,14 @@ class MemoryControl:
             return self._desired
 
     def change_desired(
-        self, *, actors: int | None = None, delta: int = 0, stopping: bool | None = None
-    ) -> Desired:
+        self, *, actors: int | None = None, delta: int = 0, stopping: bool | None = None,
+        held: Sequence[int] | None = None,
+    ) -> Desired:  # fmt: skip
         """Changes the given parts; the generation grows only if something changed."""
         with self._lock:
-            self._desired = changed(self._desired, actors=actors, delta=delta, stopping=stopping)
+            self._desired = changed(
+                self._desired, actors=actors, delta=delta, stopping=stopping, held=held
+            )
             return self._desired
 
     def ask_slot(self, slot: int, action: SlotAction) -> Desired:

@@ -5,6 +5,7 @@ Small values only. It must keep working when the data log is full.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -108,14 +109,16 @@ class Control(Protocol):
         ...
 
     def change_desired(
-        self, *, actors: int | None = None, delta: int = 0, stopping: bool | None = None
-    ) -> Desired:
+        self, *, actors: int | None = None, delta: int = 0, stopping: bool | None = None,
+        held: Sequence[int] | None = None,
+    ) -> Desired:  # fmt: skip
         """Atomically changes the given parts; the generation grows only if something changed.
 
         Args:
           actors: how many there should be; None keeps the number wished last.
           delta: so many more, or fewer if negative, but never below 0.
           stopping: drain, checkpoint and exit.
+          held: slots that stay empty, instead of those wished last; None keeps them.
         """
         ...
 

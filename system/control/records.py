@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from dataclasses import asdict, fields
+from dataclasses import MISSING, asdict, fields
 from typing import TypeVar
 
 from system.codec import Message, is_count, pack, unpack
@@ -45,11 +45,16 @@ def readable(kind: type[RecordT], values: list[bytes]) -> list[RecordT]:
 def read(kind: type[RecordT], data: bytes) -> RecordT:
     """Reads one record; its fields must be exactly those of `kind`, with values of their types.
 
+    A list or map that an older release did not know yet is empty.
+
     Raises:
       RejectedChunk: they are not.
     """
     message: Message = unpack(data, max_bytes=_MAX_BYTES)
     types = {field.name: str(field.type) for field in fields(kind)}
+    for field in fields(kind):
+        if field.default_factory is not MISSING:
+            message.setdefault(field.name, field.default_factory())
     if message.keys() != types.keys() or not all(
         _fits(message[name], type_name) for name, type_name in types.items()
     ):

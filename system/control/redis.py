@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from system.control.memory import MAX_EVENTS
 from system.control.protocol import (
@@ -55,11 +55,12 @@ class RedisControl:
         return Desired() if data is None else read(Desired, as_bytes(data))
 
     def change_desired(
-        self, *, actors: int | None = None, delta: int = 0, stopping: bool | None = None
-    ) -> Desired:
+        self, *, actors: int | None = None, delta: int = 0, stopping: bool | None = None,
+        held: Sequence[int] | None = None,
+    ) -> Desired:  # fmt: skip
         """Atomically changes the given parts; the generation grows only if something changed."""
         return self._wish(
-            lambda before: changed(before, actors=actors, delta=delta, stopping=stopping)
+            lambda before: changed(before, actors=actors, delta=delta, stopping=stopping, held=held)
         )
 
     def ask_slot(self, slot: int, action: SlotAction) -> Desired:

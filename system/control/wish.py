@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import get_args
 
@@ -9,7 +10,14 @@ from system.control.protocol import FIRST_OWN_SLOT, Desired, SlotAction
 from system.errors import ConfigError
 
 
-def changed(desired: Desired, *, actors: int | None, delta: int, stopping: bool | None) -> Desired:
+def changed(
+    desired: Desired,
+    *,
+    actors: int | None,
+    delta: int,
+    stopping: bool | None,
+    held: Sequence[int] | None,
+) -> Desired:
     """`desired` with the given parts replaced; a new generation only if something differs.
 
     Raises:
@@ -21,11 +29,12 @@ def changed(desired: Desired, *, actors: int | None, delta: int, stopping: bool 
             f"actors={wanted} must be at most {FIRST_OWN_SLOT}: the slots above belong to actors "
             "started by hand"
         )
+    kept = desired.held if held is None else held
     wish = replace(
         desired,
         actors=wanted,
         stopping=desired.stopping if stopping is None else stopping,
-        held=[slot for slot in desired.held if slot < wanted],
+        held=sorted(slot for slot in set(kept) if slot < wanted),
         retired={slot: last for slot, last in desired.retired.items() if int(slot) < wanted},
     )
     return _counted(desired, wish)

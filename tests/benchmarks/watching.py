@@ -105,9 +105,9 @@ def read_stream(opener, url):
 
 def updates_per_s(fleet, window_s):
     """Updates per second of the run's own clock over a window from now."""
-    last = fleet.folder.metrics()[-1]
+    last = list(fleet.folder.metrics())[-1]
     time.sleep(window_s)
-    now = fleet.folder.metrics()[-1]
+    now = list(fleet.folder.metrics())[-1]
     return (now["updates"] - last["updates"]) / (now["time_s"] - last["time_s"])
 
 

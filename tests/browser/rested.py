@@ -42,7 +42,7 @@ def dream(update, earlier=None):
     scale = 12 + 8 * math.log1p(update / 500)
     return DreamReport(
         update=update, frames=8 * update, time_s=1.7e9 + update / 10, elapsed_s=update / 50,
-        context_steps=CONTEXT, horizon=HORIZON, starts=16, samples=8, unseen_share=0.8,
+        context_steps=CONTEXT, horizon=HORIZON, starts=16, samples=8,
         model_error=_floats(1 - np.exp(-steps / scale)),
         repeat_error=_floats(1.4 * (1 - np.exp(-steps / 8))),
         parting_step=min(HORIZON, 1 + int(scale / 2)),

@@ -102,6 +102,13 @@ def test_a_slot_is_held_until_it_is_wanted_again(control: Control) -> None:
     assert control.change_desired(actors=3).held == [], "what is gone is not remembered"
 
 
+def test_a_whole_wish_is_one_change(control: Control) -> None:
+    wish = control.change_desired(actors=3, held=[2, 0, 5])
+    assert wish == control.desired() == Desired(generation=1, actors=3, held=[0, 2])
+    assert control.change_desired(actors=4).held == [0, 2]
+    assert control.change_desired(held=[]).held == []
+
+
 def test_a_restart_retires_the_life_that_is_there_and_no_later_one(control: Control) -> None:
     control.change_desired(actors=3)
     assert control.ask_slot(0, "restart") == Desired(generation=2, actors=3, retired={"0": 0})

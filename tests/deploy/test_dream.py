@@ -13,10 +13,13 @@ from actors.config import EnvConfig
 from actors.envs.registry import env_spec
 from deploy.cli import main
 from deploy.config import EvaluationConfig
+from deploy.dream_film import frames_of
+from deploy.dream_strip import Picture, draw_strip
 from deploy.local import LocalRun
 from deploy.run_folder import RunFolder
 from learner.config import LearnerConfig
 from tests.deploy.configs_for_tests import SPEC, small
+from tests.dreams_for_tests import dream_report
 from tests.envs_for_tests import PREFIX
 
 ONCE = EvaluationConfig(every_frames=10**6, episodes=1, copies=1, final_episodes=1)
@@ -167,3 +170,15 @@ def test_images_become_films(tmp_path, dream):
     assert any("eval/return_mean" in values for values in remembered)
     assert any("loss/reward" in values for values in remembered)
     assert all({"elapsed_s", "frames", "updates"} <= set(values) for values in remembered)
+
+
+@pytest.mark.parametrize(("policy_acts", "columns"), [(False, 3), (True, 1)])
+def test_nothing_real_stands_beside_the_images_of_a_policy_that_acts(policy_acts, columns):
+    picture = Picture(
+        title="x", reports=[dream_report()], policy_acts=policy_acts, env_step="agent steps"
+    )
+    strip = draw_strip(picture)
+    rows = [axes.get_ylabel() for axes in strip.axes if axes.get_label() != "panel"]
+    assert rows == (["camera0\ndreamed"] if policy_acts else ["camera0\nreal", "dreamed", "error"])
+    cell = 38 * 6 + 2 * 8  # 6 pixels wide, enlarged to 224 or more, with an edge
+    assert {frame.shape[1] for frame in frames_of(picture, strip)} == {columns * cell}

@@ -28,7 +28,7 @@ def test_it_trains_to_its_frame_limit(folder):
     assert run.learner.frames >= 200
     # ratio 8 replayed per Step inserted after the first 64, 4 x 8 Steps an update
     assert run.learner.updates == pytest.approx((200 - 64) * 8 / 32, abs=3)
-    lines = folder.metrics()
+    lines = list(folder.metrics())
     assert all({"time_s", "frames", "updates"} <= set(line) for line in lines)
     curve = points(lines)
     assert len(curve) >= 2

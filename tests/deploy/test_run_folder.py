@@ -132,7 +132,21 @@ def test_lines_of_many_writers_stay_whole(tmp_path):
     for thread in threads:
         thread.join()
     path.open("a").write('{"torn": ')
-    lines = read_lines(path)
+    lines = list(read_lines(path))
     assert len(lines) == 800
     for writer in range(4):
         assert [line["index"] for line in lines if line["writer"] == writer] == list(range(200))
+
+
+def test_only_lines_that_are_asked_for_are_parsed(tmp_path, monkeypatch):
+    folder = RunFolder.create(tmp_path, small(), SPEC)
+    lines = [{"frames": 1}, {"frames": 2, "eval/return_mean": 5.0}, {"text": "eval/return_mean"}]
+    folder.metrics_path.write_text("\n".join(map(json.dumps, lines)))
+    parsed = []
+    parse = json.loads
+    monkeypatch.setattr("deploy.files.json.loads", lambda text: parsed.append(text) or parse(text))
+    assert next(folder.metrics()) == lines[0]
+    assert len(parsed) == 1, "a line is read when it is asked for"
+    assert list(folder.evaluations()) == [lines[1]]
+    assert len(parsed) == 3
+    assert list(folder.metrics()) == lines

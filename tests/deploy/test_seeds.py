@@ -16,6 +16,7 @@ from deploy.results.options import seeds
 from deploy.run_folder import RunFolder
 from deploy.seeds import Outcome, SeedRuns
 from system.config import override
+from system.errors import ConfigError
 from system.specs import ArraySpec
 from tests.deploy.configs_for_tests import SPEC, small
 from tests.deploy.remote_for_tests import complaint, run
@@ -86,6 +87,20 @@ def test_finished_seeds_are_skipped_failed_ones_named_and_the_others_go_on(
     assert (tmp_path / "runs/g/cartpole-v1.png").stat().st_size > 10_000
     trained = RunFolder.open(tmp_path, "g-s2")
     assert (trained.path / "episodes.jsonl").stat().st_size > 0
+
+
+def test_a_seed_that_cannot_be_made_does_not_end_the_others(tmp_path):
+    def make(config):
+        if config.seed == 0:
+            raise ConfigError("this machine is too small")
+        finished(RunFolder.create(tmp_path, config, SPEC))
+
+    console = Console(file=sys.stdout)
+    runs = SeedRuns([of_seed(0), of_seed(1)], tmp_path, console, make, parallel=1)
+    assert runs.until_end() == [
+        Outcome(name="g-s0", how="failed", text="this machine is too small"),
+        Outcome(name="g-s1", how="finished"),
+    ]
 
 
 @pytest.fixture

@@ -354,6 +354,43 @@ def test_a_wiped_store_holds_a_slot_on(case):
     assert ("start", ACTOR) not in case.fleet.calls
 
 
+class CutOff(MemoryControl):
+    """Answers one change of the wish; then it is away for some calls."""
+
+    def __init__(self, clock):
+        super().__init__(clock)
+        self.away = 0
+
+    def change_desired(self, **changes):
+        wish = super().change_desired(**changes)
+        self.away = 2
+        return wish
+
+    def _gone(self):
+        if self.away:
+            self.away -= 1
+            raise Unavailable("cut off")
+
+    def ask_slot(self, slot, action):
+        self._gone()
+        return super().ask_slot(slot, action)
+
+    def leases(self):
+        self._gone()
+        return super().leases()
+
+
+def test_a_wiped_store_that_goes_away_at_once_has_the_whole_wish(case):
+    case.settle()
+    case.control.ask_slot(0, "drain")
+    case.turn(beating=[LEARNER, ACTOR, EVALUATOR])
+    case.supervisor._control = case.control = CutOff(case.clock)
+    for _ in range(5):
+        case.turn(beating=[LEARNER, EVALUATOR])
+    assert case.control.desired().held == [0]
+    assert ("start", ACTOR) not in case.fleet.calls
+
+
 def test_a_supervisor_counts_its_lives(case):
     case.turn()
     (first,) = [one for one in case.control.metrics() if one.role == "supervisor"]

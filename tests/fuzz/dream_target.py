@@ -58,7 +58,7 @@ class DreamTarget:
         said_of = said(value)
         for name in COUNTS:
             need(count(message[name]) and message[name] == said_of[name], name)
-        for name in ("time_s", "elapsed_s", "unseen_share"):
+        for name in ("time_s", "elapsed_s"):
             need(finite(message[name]) and message[name] == said_of[name], name)
         need(set(message["gap"]) == GAP and all(map(finite, message["gap"].values())), "gap")
         need(message["gap"] == said_of["gap"], "not the same gap")

@@ -152,7 +152,7 @@ class LinesTarget(FileTarget):
         return b"\n".join([self.valid(random), *lines, self.valid(random)])
 
     def read(self) -> list[dict]:
-        return read_lines(self.path)
+        return list(read_lines(self.path))
 
     def judge(self, data: bytes, value: list[dict]) -> None:
         need(all(type(line) is dict for line in value), "lines")

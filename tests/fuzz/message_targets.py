@@ -4,7 +4,7 @@ totals of the exporter."""
 from __future__ import annotations
 
 import re
-from dataclasses import asdict
+from dataclasses import MISSING, asdict, fields
 from random import Random
 
 import numpy as np
@@ -208,6 +208,9 @@ class RecordTarget(MessageTarget):
         return read(self._kind, data)
 
     def check(self, message, value) -> None:
+        known = {field.name: field.default_factory for field in fields(self._kind)}
+        # A list or map that is missing is empty.
+        message = {k: make() for k, make in known.items() if make is not MISSING} | message
         need(_shown(message) == _shown(asdict(value)), "not the same record")
         for field, held in message.items():
             if field in ("generation", "actors", "slot", "incarnation"):

@@ -163,6 +163,13 @@ def test_records_of_the_control_plane_hold_what_can_be() -> None:
         read(Desired, write(Desired(actors=-3)))
 
 
+def test_a_wish_of_an_older_release_holds_no_slots() -> None:
+    older = pack({"generation": 3, "actors": 2, "stopping": False})
+    assert read(Desired, older) == Desired(generation=3, actors=2)
+    with pytest.raises(RejectedChunk):
+        read(Desired, pack({"actors": 2, "stopping": False}))
+
+
 def test_an_event_may_quote_anything() -> None:
     text = "half a character \udce9, and long " + "x" * 100_000
     event = Event(time_s=1.0, role="actor", slot=0, kind="gap", text=text)
@@ -256,7 +263,7 @@ def test_a_control_file_with_other_fields_is_an_error_of_the_user(tmp_path: Path
 def test_metric_lines_that_cannot_be_read_are_left_out(tmp_path: Path) -> None:
     lines = [b'{"a": 1}', b"[" * 100_000, b"9" * 5000, b"\xff\xfe", json.dumps({"a": 2}).encode()]
     (tmp_path / "metrics.jsonl").write_bytes(b"\n".join(lines))
-    assert read_lines(tmp_path / "metrics.jsonl") == [{"a": 1}, {"a": 2}]
+    assert list(read_lines(tmp_path / "metrics.jsonl")) == [{"a": 1}, {"a": 2}]
 
 
 @pytest.mark.parametrize("lives", [["1.5", "1.50"], ["0.0", "-0.0"], ["1_0.0"]])

@@ -106,7 +106,7 @@ class Host:
         )
 
     def updates(self):
-        lines = self.folder.metrics() if self.folder.exists() else []
+        lines = list(self.folder.metrics()) if self.folder.exists() else []
         return max((line["updates"] for line in lines), default=0)
 
     def train_on(self):

@@ -12,10 +12,12 @@ import pytest
 from learner.acted import ActedEpisodes, EpisodeLog
 from system.clock import ManualClock
 from system.codec import encode_chunk
+from system.errors import Fenced
 from system.log.memory import MemoryLog
 from system.log.messages import encode_claim
 from system.log.protocol import Claim
 from system.types import EntryId
+from tests.learner.disk_for_tests import no_file_larger_than
 from tests.learner.fleets_for_tests import SPEC, FrontHalf, chunk_of
 
 
@@ -144,6 +146,43 @@ def test_a_full_disk_loses_none(tmp_path, monkeypatch):
             log.write(acted.pop(), elapsed_s=0.0)
     log.write([], elapsed_s=0.0)
     assert [line["frames"] for line in told(tmp_path)] == [e for e, _, _ in literal(40, columns)]
+
+
+def test_lines_cut_by_a_full_disk_come_once(tmp_path):
+    """Some of them are whole, one is cut: the disk took a part of the write."""
+    dice = np.random.default_rng(1)
+    columns = track(dice, 40)
+    log, acted, end = EpisodeLog(tmp_path, action_repeat=1), ActedEpisodes(), 0
+    log.path.write_text('{"frames":0,"retu')
+    for chunk in chunks(dice, 40, columns):
+        end += chunk.num_steps
+        acted.take(chunk, end=end)
+    acted.make_durable()
+    with no_file_larger_than(300):
+        log.write(acted.pop(), elapsed_s=0.0)
+        assert log.path.stat().st_size == 300
+        log.write([], elapsed_s=0.0)
+    log.write([], elapsed_s=0.0)
+    lines = log.path.read_text().splitlines()
+    assert lines[0] == '{"frames":0,"retu'
+    frames = [json.loads(line)["frames"] for line in lines[1:]]
+    assert frames == [end for end, _, _ in literal(40, columns)]
+
+
+def test_a_learner_of_the_past_writes_nothing(tmp_path):
+    def fenced():
+        raise Fenced("a newer one")
+
+    dice = np.random.default_rng(1)
+    acted, end = ActedEpisodes(), 0
+    for chunk in chunks(dice, 40, track(dice, 40)):
+        end += chunk.num_steps
+        acted.take(chunk, end=end)
+    acted.make_durable()
+    log = EpisodeLog(tmp_path, action_repeat=1, check=fenced)
+    with pytest.raises(Fenced):
+        log.write(acted.pop(), elapsed_s=0.0)
+    assert not log.path.exists()
 
 
 def test_a_line_cut_short_is_not_the_last_word(tmp_path):

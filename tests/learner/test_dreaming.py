@@ -16,7 +16,7 @@ from system.channel.memory import MemoryChannel
 from system.clock import ManualClock
 from system.control.memory import MemoryControl
 from system.dream_codec import decode_dream
-from system.errors import DiskFull, Unavailable
+from system.errors import DiskFull, Fenced, Unavailable
 from system.log.memory import MemoryLog
 from system.metrics import MEASURED
 from tests.dreams_for_tests import said
@@ -49,6 +49,19 @@ class FullDisk(DreamFiles):
         raise DiskFull("no room")
 
 
+class Raising(DreamFiles):
+    """As many errors as there are, then none."""
+
+    def __init__(self, folder, *errors):
+        super().__init__(folder)
+        self.errors = [*errors]
+
+    def write(self, update, data):
+        if self.errors:
+            raise self.errors.pop(0)
+        super().write(update, data)
+
+
 def standing(update=3):
     return Standing(epoch=1, update=update, agent_steps=90, elapsed_s=4.5)
 
@@ -64,6 +77,7 @@ class Room:
         self.clock = clock or ManualClock()
         self.control = control or MemoryControl(self.clock)
         self.files = files or DreamFiles(folder)
+        self.events = []
         self.arena = arena_of()
         for first in range(0, steps, 10):
             self.arena.insert(chunk(0, first, 10, firsts=[0]))
@@ -76,7 +90,9 @@ class Room:
                 world_model=learning.world_model, decoder=learning.decoder,
                 policy=learning.behavior.policy,
             ),
-            self.arena, seams, self.files, every_s=every_s, discount=0.9,
+            self.arena, seams, self.files,
+            learner_config(dream_report_s=every_s, discount_horizon=10.0),
+            lambda kind, text: self.events.append((kind, text)),
         )  # fmt: skip
 
 
@@ -87,7 +103,7 @@ def test_a_report_reaches_control_and_the_folder(tmp_path):
     assert said(report) == said(room.files.read(3))
     assert (report.update, report.frames, report.elapsed_s) == (3, 90, 4.5)
     assert (report.context_steps, report.horizon) == (CONTEXT, HORIZON)
-    assert (report.starts, report.samples, report.unseen_share) == (1, 8, pytest.approx(40 / 45))
+    assert (report.starts, report.samples) == (1, 8)
     assert report.examples[0].steps == CONTEXT + HORIZON
     real = report.examples[0].vectors[0].real
     assert real.tolist() == pytest.approx(list(range(int(real[0]), int(real[0]) + 50)))
@@ -174,6 +190,33 @@ def test_a_control_that_is_away_and_a_full_disk_are_left_alone(tmp_path):
     room.dreamer.tick(standing())
     assert room.control.blob(BLOB) is not None
     assert room.dreamer.numbers
+
+
+def test_a_report_that_fails_is_told_once_and_tried_again(tmp_path):
+    files = Raising(tmp_path, RuntimeError("CUDA out of memory\nmore"), ValueError("not finite"))
+    room = Room(tmp_path, files=files, clock=SlowClock(look_s=1.0))
+    room.dreamer.tick(standing(1))
+    assert room.events == [
+        ("dream_failed", "no dream report at update 1: RuntimeError: CUDA out of memory")
+    ]
+    assert room.dreamer.numbers == {}
+    room.clock.sleep(50.0)
+    room.dreamer.tick(standing(2))
+    assert len(files.errors) == 1, "not yet again: a hundred times what it took"
+    room.clock.sleep(500.0)
+    room.dreamer.tick(standing(3))
+    assert (files.errors, len(room.events)) == ([], 1)
+    room.clock.sleep(500.0)
+    room.dreamer.tick(standing(4))
+    assert files.updates() == [4]
+    assert room.dreamer.numbers
+
+
+def test_who_is_fenced_hears_of_it(tmp_path):
+    room = Room(tmp_path, files=Raising(tmp_path, Fenced("a newer one")))
+    with pytest.raises(Fenced):
+        room.dreamer.tick(standing())
+    assert room.events == []
 
 
 def test_training_draws_the_same_numbers_whether_anybody_looks_or_not(tmp_path, monkeypatch):

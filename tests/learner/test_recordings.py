@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from learner.arena import Arena, row_bytes
-from learner.recordings import newest_stretches, variances
+from learner.recordings import VARIANCE_BYTES, newest_stretches, variances
+from system.specs import ArraySpec
 from system.types import Chunk
 from tests.learner.fleets_for_tests import MODEL, SPEC
 
@@ -75,12 +78,12 @@ def is_usable(arena, start):
 def test_stretches_are_recorded_whole_and_share_no_step(rows):
     arena = filled(rows=rows)
     found = newest_stretches(arena, count=6, context=CONTEXT, horizon=HORIZON)
-    assert len(found.contexts) == 6
-    everything = [slow_walk(arena, start, CONTEXT + HORIZON) for start in found.contexts]
-    assert all(is_usable(arena, start) for start in found.contexts)
+    assert len(found) == 6
+    everything = [slow_walk(arena, start, CONTEXT + HORIZON) for start in found]
+    assert all(is_usable(arena, start) for start in found)
     steps = [step for stretch in everything for step in stretch]
     assert len(set(steps)) == len(steps)
-    batch = arena.sample(found.contexts, CONTEXT + HORIZON)
+    batch = arena.sample(found, CONTEXT + HORIZON)
     assert batch.ordinals.tolist() == everything
 
 
@@ -97,8 +100,7 @@ def test_the_newest_come_first():
         for start in usable
     }  # fmt: skip
     best = max(usable, key=lambda start: (unseen[start], start))
-    assert untrained.contexts.tolist() == [best]
-    assert untrained.unseen_share == pytest.approx(unseen[best])
+    assert untrained.tolist() == [best]
 
 
 def test_those_never_trained_on_are_preferred():
@@ -108,23 +110,21 @@ def test_those_never_trained_on_are_preferred():
     trained = arena.sample(np.array([8]), 6)
     arena.columns.known[trained.ordinals[0]] = True
     found = newest_stretches(arena, count=1, context=CONTEXT, horizon=HORIZON)
-    assert found.contexts.tolist() == [0]
-    assert found.unseen_share == 1.0
+    assert found.tolist() == [0]
     both = newest_stretches(arena, count=2, context=CONTEXT, horizon=HORIZON)
-    assert both.contexts[0] == 0
-    assert both.contexts[1] >= 8
-    assert 0.0 < both.unseen_share < 1.0
+    assert both[0] == 0
+    assert both[1] >= 8
 
 
 def test_too_little_is_nothing():
     arena = arena_of()
-    assert not len(newest_stretches(arena, count=4, context=2, horizon=3).contexts)
+    assert not len(newest_stretches(arena, count=4, context=2, horizon=3))
     arena.insert(chunk(0, 0, 5, firsts=[0]))
-    assert not len(newest_stretches(arena, count=4, context=2, horizon=3).contexts)
+    assert not len(newest_stretches(arena, count=4, context=2, horizon=3))
     arena.insert(chunk(0, 5, 1))
-    assert newest_stretches(arena, count=4, context=2, horizon=3).contexts.tolist() == [0]
+    assert newest_stretches(arena, count=4, context=2, horizon=3).tolist() == [0]
     arena.insert(chunk(1, 0, 9, firsts=[0, 3]))
-    assert newest_stretches(arena, count=4, context=2, horizon=3).contexts.tolist() == [0]
+    assert newest_stretches(arena, count=4, context=2, horizon=3).tolist() == [0]
 
 
 def test_a_variance_is_that_of_what_is_still_there():
@@ -132,3 +132,34 @@ def test_a_variance_is_that_of_what_is_still_there():
     rows = np.arange(arena.oldest, arena.end) % arena.capacity
     values = arena.columns.fields["observation/position"][rows].astype(np.float64)
     assert variances(arena)["position"].tolist() == pytest.approx(values.var(0).tolist())
+
+
+def arena_with(array, values):
+    """One observation `array`, recorded once for each of `values` [N, ...]."""
+    spec = replace(SPEC, observation={"it": array})
+    arena = Arena(
+        spec=spec, model=MODEL, batch_length=4, device=torch.device("cpu"),
+        capacity_bytes=2 * len(values) * row_bytes(spec, MODEL),
+    )  # fmt: skip
+    told = chunk(0, 0, len(values), firsts=[0])
+    fields = {name: value for name, value in told.fields.items() if "position" not in name}
+    arena.insert(
+        replace(told, spec_digest=spec.digest, fields={**fields, "observation/it": values})
+    )
+    return arena
+
+
+def test_the_variance_of_a_single_number():
+    values = np.random.default_rng(0).normal(size=30).astype(np.float32)
+    found = variances(arena_with(ArraySpec(shape=()), values))["it"]
+    assert found.shape == ()
+    assert float(found) == pytest.approx(values.astype(np.float64).var())
+
+
+def test_a_variance_reads_only_so_many_bytes(monkeypatch):
+    values = np.random.default_rng(0).integers(0, 256, (40, 4, 4, 3)).astype(np.uint8)
+    arena = arena_with(ArraySpec(shape=(4, 4, 3), dtype="uint8"), values)
+    assert VARIANCE_BYTES == 32 * 1024**2
+    monkeypatch.setattr("learner.recordings.VARIANCE_BYTES", 3 * 48 * 8)
+    expected = values[[0, 19, 39]].astype(np.float64).var(0)
+    assert variances(arena)["it"].numpy() == pytest.approx(expected)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import threading
 
 import pytest
@@ -14,6 +15,10 @@ from system.run_log import COLUMNS, RunLog
 def rows(folder):
     with (folder / "metrics.csv").open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+def kept(folder):
+    return sorted(path.read_text() for path in folder.glob("metrics.*.csv"))
 
 
 def test_a_line_is_a_row_of_fixed_columns(tmp_path):
@@ -68,4 +73,29 @@ def test_a_table_with_other_columns_is_kept_under_another_name(tmp_path):
     (tmp_path / "metrics.csv").write_text("time_s,frames\n1.0,2\n")
     RunLog(tmp_path).append({"time_s": 3.0, "frames": 4, "updates": 1})
     assert [row["frames"] for row in rows(tmp_path)] == ["4"]
-    assert (tmp_path / "metrics.before.csv").read_text() == "time_s,frames\n1.0,2\n"
+    assert kept(tmp_path) == ["time_s,frames\n1.0,2\n"]
+
+
+def test_two_writers_that_find_an_old_table_keep_it(tmp_path, monkeypatch):
+    """The second one has read the old columns when the first one begins the new table."""
+    (tmp_path / "metrics.csv").write_text("time_s,frames\n1.0,2\n")
+    link = os.link
+
+    def overtaken(source, target):
+        monkeypatch.setattr(os, "link", link)
+        RunLog(tmp_path).append({"time_s": 3.0, "frames": 4, "updates": 1})
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", overtaken)
+    RunLog(tmp_path).append({"time_s": 4.0, "frames": 5, "updates": 2})
+    assert [row["frames"] for row in rows(tmp_path)] == ["4", "5"]
+    assert kept(tmp_path) == ["time_s,frames\n1.0,2\n"]
+
+
+def test_two_tables_with_the_same_old_columns_are_both_kept(tmp_path):
+    for frames in (2, 3):
+        old = tmp_path / "older.csv"
+        old.write_text(f"time_s,frames\n1.0,{frames}\n")
+        old.replace(tmp_path / "metrics.csv")
+        RunLog(tmp_path).append({"time_s": 3.0, "frames": 4, "updates": 1})
+    assert kept(tmp_path) == ["time_s,frames\n1.0,2\n", "time_s,frames\n1.0,3\n"]
