@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import closing
 from urllib.parse import urlsplit
 
@@ -209,6 +210,47 @@ def test_a_server_that_streams_nothing_is_asked(chromium, server):
     page.until("document.querySelector('#learning .word')?.textContent === 'Yes'", "asked")
     page.until("document.querySelectorAll('#multiples canvas').length >= 6", "drew the dream")
     page.close()
+
+
+def test_a_server_that_went_with_its_run_leaves_word_where_to_look(chromium, tmp_path):
+    write_run(tmp_path, dreams=())
+    with closing(PageServer(FolderRuns(tmp_path), SystemClock(), port=0)) as server:
+        page = chromium.open(server.url)
+        page.until("document.querySelector('#link').dataset.link === 'ended'", "heard")
+    wanted = "The run has ended; see it with: dreamfleet dashboard --run rested"
+    page.until(f"document.querySelector('#notice').innerText === {wanted!r}", "said so")
+    page.close()
+
+
+def test_what_an_ended_run_cannot_tell_it_says_so(page):
+    assert page.text("#events-empty") == "Events are kept only while the run's Redis lives."
+    assert page.text("#slow-text") == "Only while it runs."
+    assert "of training" in page.text("#health")
+    assert "age" not in page.text("#replay")
+
+
+def test_the_readout_says_only_what_was_measured_near(page):
+    near = "import('/static/return.js').then(({near}) => [0, 2, 3].map((at) => near(%s, at)))"
+    x, column = [7, 1000, 59000, 60000], [122, None, None, 5]
+    assert value(page, near % f"{x}, {json.dumps(column)}") == [122, 5, 5]
+    assert value(page, near % f"{x}, {json.dumps([122, *[None] * 3])}") == [122, None, None]
+
+
+def test_one_bad_event_hides_no_other(page):
+    bad = [
+        {"kind": "", "time_s": 1e300, "text": ""},
+        {"kind": None, "time_s": None, "text": 3},
+        {"kind": "disk_full", "time_s": 1.7e9, "text": "no room", "role": "learner"},
+        {"kind": "of_tomorrow", "time_s": 1.7e9, "text": "", "role": "actor", "slot": 4},
+    ]
+    told = value(
+        page,
+        "import('/static/events.js').then(({EventsView}) => { const view = new EventsView();"
+        f"view.heard({json.dumps(bad)}); return document.querySelector('#events').innerText; }})",
+    )
+    assert told.count("Something happened") == 2
+    assert "The disk is full: no room learner" in told
+    assert "Of tomorrow actor 4" in told
 
 
 def test_numbers_in_words(page):

@@ -1,9 +1,10 @@
 // What happened, newest first, in the words of who saw it.
 
 import { find, keyed, make, say } from "/static/dom.js";
-import { clock } from "/static/words.js";
+import { clock, happening, known } from "/static/words.js";
 
 const KEPT = 200;
+const LAST_S = 8.64e12; // what a Date can hold; an event may claim any time
 
 export class EventsView {
   constructor() {
@@ -12,7 +13,13 @@ export class EventsView {
 
   reset() {
     this.events = [];
+    this.ended(false);
     this.#draw();
+  }
+
+  // Of an ended run its folder is left; events were never in it.
+  ended(ended) {
+    say(find("#events-empty"), ended ? "Events are kept only while the run's Redis lives." : "Nothing has happened yet.");
   }
 
   heard(events) {
@@ -27,22 +34,22 @@ export class EventsView {
     keyed(find("#events"), this.events.toReversed(), {
       key: name,
       create: (event) => {
-        const when = make("time", { datetime: new Date(1000 * event.time_s).toISOString() });
+        const when = make("time", { datetime: dated(event) ? new Date(1000 * event.time_s).toISOString() : null });
         return make("li", {}, when, make("div", {}, ...told(event)));
       },
-      fill: (node, event) => say(find("time", node), clock(event.time_s)),
+      fill: (node, event) => say(find("time", node), clock(dated(event) ? event.time_s : null)),
     });
   }
 }
 
 // One line and who said it; what follows, such as a stack, opens on demand.
 function told(event) {
-  const [first, ...more] = (event.text ?? "").split("\n");
-  const kind = event.kind.replaceAll("_", " ");
-  const line = [make("b", {}, kind[0].toUpperCase() + kind.slice(1)), first ? `: ${first} ` : " ", make("small", {}, who(event))];
+  const [first, ...more] = String(event.text ?? "").split("\n");
+  const line = [make("b", {}, happening(event.kind)), first ? `: ${first} ` : " ", make("small", {}, who(event))];
   const rest = more.join("\n").trim();
   return rest ? [make("details", {}, make("summary", {}, ...line), make("pre", {}, rest))] : line;
 }
 
+const dated = ({ time_s }) => known(time_s) && Math.abs(time_s) <= LAST_S;
 const name = ({ time_s, role, slot, kind, text }) => `${time_s} ${role} ${slot} ${kind} ${text}`;
 const who = ({ role, slot }) => (role === "actor" ? `actor ${slot}` : role ?? "");

@@ -11,10 +11,12 @@ const ASK_MS = 3000;
 const REOPEN_MS = 10000;
 
 export class Feed {
-  // heard(kind, data) takes each piece; failed(message) a refusal in words, or null when it is over.
-  constructor({ heard, failed }) {
+  // heard(kind, data) takes each piece; failed(message) a refusal in words, or null when it is over;
+  // farewell() says what to do about a server that went with its run, or null while the run lives.
+  constructor({ heard, failed, farewell }) {
     this.heard = heard;
     this.failed = failed;
+    this.farewell = farewell;
     this.run = null;
     this.source = null;
     this.lastHeard_ms = -Infinity;
@@ -81,7 +83,11 @@ export class Feed {
       this.failed(null);
       for (const kind of KINDS) if (newest[kind]) this.heard(kind, newest[kind]);
     } catch (error) {
-      if (error instanceof Refused) this.failed(error.message);
+      if (run !== this.run) return;
+      const refused = error instanceof Refused;
+      const gone = !refused || error.status === 401; // 401: another server may have its port now
+      const message = (gone && this.farewell()) || (refused && error.message);
+      if (message) this.failed(message);
     }
   }
 }

@@ -42,6 +42,7 @@ const heard = {
     skew_s = Math.min(skew_s, Date.now() / 1000 - now.time_s);
     showSummary(now);
     fleet.show(now.fleet, now.time_s, now.run.ended);
+    events.ended(Boolean(now.run.ended));
     showReplay(now.replay);
     showSlow(now.slow, now.run.ended);
     showHealth(now.health);
@@ -52,7 +53,11 @@ const heard = {
   dream: (one) => dream.heard(one),
 };
 
-const feed = new Feed({ heard: (kind, data) => heard[kind](data), failed: (message) => notice("feed", message) });
+const feed = new Feed({
+  heard: (kind, data) => heard[kind](data),
+  failed: (message) => notice("feed", message),
+  farewell: () => (now?.run.ended ? `The run has ended; see it with: dreamfleet dashboard --run ${now.run.name}` : null),
+});
 
 // The server chose the run (none was asked for): from here on this page means that one.
 function adopt(run) {

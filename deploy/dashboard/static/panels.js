@@ -45,13 +45,13 @@ export function showReplay(replay) {
     gauge({ name: "Replay ratio (line: wished)", text: `${number(ratio)} of ${number(ratio_target)}`, ratio: (ratio ?? 0) / most, mark: known(ratio_target) ? ratio_target / most : null }),
     gauge({ name: "Log in Redis", text: known(log_budget_bytes) ? `${bytes(log_bytes)} of ${bytes(log_budget_bytes)}` : bytes(log_bytes), ratio: share, bad: share > 0.9 }),
   ]);
-  facts(list, [["Arena", bytes(arena_bytes)], ["Segments on disk", bytes(segment_bytes)], ["Mean age of a Step", duration(age_s)]]);
+  facts(list, [["Arena", bytes(arena_bytes)], ["Segments on disk", bytes(segment_bytes)], ...(known(age_s) ? [["Mean age of a Step", duration(age_s)]] : [])]);
 }
 
 export function showSlow(slow, ended) {
   const { text, actors, learner } = slow ?? {};
   const measured = actors?.length || learner?.length;
-  say(find("#slow-text"), text || (measured ? "" : ended ? "It was measured while the run lived." : "Not measured yet."));
+  say(find("#slow-text"), text || (measured ? "" : ended ? "Only while it runs." : "Not measured yet."));
   const host = find("#slow");
   host.className = "shares";
   const rows = [["What the actors do", actors], ["What the learner does", learner]].filter(([, shares]) => shares?.length);
@@ -105,7 +105,7 @@ export function showHealth(health) {
     ["Real return", number(real_return), "same starts"],
     ["Surprise (KL)", known(kl_nats) ? `${number(kl_nats)} nats` : number(null)],
     ["Reconstruction", number(reconstruction), "loss, nats"],
-    ["Real Steps", count(real_steps), known(real_s) ? `${duration(real_s)} of acting` : ""],
+    ["Real Steps", count(real_steps), known(real_s) ? `${duration(real_s)} of training` : ""],
     ["Resets", count(resets)],
     ["Imagined Steps", count(imagined_steps), known(imagined_per_real) ? `${number(imagined_per_real)} for each real one` : ""],
   ]);

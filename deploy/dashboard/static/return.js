@@ -145,13 +145,25 @@ export class ReturnView {
 
   #read(index, [x, ...columns], names, write) {
     const at = index ?? x.length - 1;
-    const newest = (column) => column.slice(0, at + 1).findLast(known);
-    const said = columns.map((column, place) => (names[place] && known(newest(column)) ? `${names[place]} ${number(newest(column))}` : null));
+    const said = columns.map((column, place) => {
+      const value = names[place] ? near(x, column, at) : null;
+      return known(value) ? `${names[place]} ${number(value)}` : null;
+    });
     say(find("#return-readout"), `At ${write(x[at])}${this.axis === "frames" ? " frames" : ""}: ${said.filter(Boolean).join(", ") || "nothing measured"}`);
   }
 }
 
 const TIMES = [1, 5, 10, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 21600, 43200, 86400, 172800, 604800];
+const NEAR = 0.02; // of the axis: what was measured farther away says nothing of this place
+
+// The value of a column that was measured nearest to x[at], or null if none was near.
+export function near(x, column, at) {
+  const away = (index) => Math.abs(x[index] - x[at]);
+  const reach = NEAR * (x.at(-1) - x[0]);
+  const rows = x.map((_, index) => index).filter((index) => known(column[index]) && away(index) <= reach);
+  return rows.length ? column[rows.reduce((one, two) => (away(two) < away(one) ? two : one))] : null;
+}
+
 const mean = (point) => point.mean;
 const low = (point) => point.mean - (point.std ?? 0);
 const high = (point) => point.mean + (point.std ?? 0);

@@ -60,3 +60,17 @@ export function clock(time_s, now = Date.now()) {
   const today = new Date(now).toDateString() === when.toDateString();
   return today ? time : `${when.toLocaleDateString("en-GB", { day: "numeric", month: "short" })} ${time}`;
 }
+
+// An event's kind, as people say it; one without words of its own as it was written.
+export function happening(kind) {
+  const written = typeof kind === "string" ? kind.replaceAll("_", " ").trim() : "";
+  return HAPPENINGS.get(kind) ?? (written ? written[0].toUpperCase() + written.slice(1) : "Something happened");
+}
+
+const HAPPENINGS = new Map([
+  ["actor_claimed", "An actor took its place"], ["actor_pending", "An actor waits for room"],
+  ["actor_drained", "An actor sent everything and left"], ["actor_fenced", "An actor was replaced"],
+  ["adopted", "A new supervisor took over"], ["policy_awaited", "An actor waits for the first policy"],
+  ["chunk_rejected", "Chunks were invalid"], ["gap", "Chunks are missing"], ["steps_lost", "Steps were lost"],
+  ["not_finite", "Training diverged"], ["disk_full", "The disk is full"], ["disk_has_room", "The disk has room again"],
+]);
