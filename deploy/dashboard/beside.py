@@ -40,6 +40,7 @@ GONE_S = 60.0
 LINGER_S = 10.0
 """So long after its end an open page can still see how it ended [s]."""
 STOP_S = 10.0
+"""A process that was told to end is killed after so long [s]."""
 
 
 class RunPage:
@@ -89,7 +90,11 @@ class RunPage:
         """Ends the process, if there is one; returns when it is gone."""
         if self._process is not None:  # it may not have begun to serve
             self._process.terminate()
-            self._process.wait()
+            try:
+                self._process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
             self._process = None
         deadline_s = time.monotonic() + STOP_S
         while self._lock.is_held() and time.monotonic() < deadline_s:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import re
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from deploy.dashboard.curve import Curve
-from deploy.dashboard.plain import text_of
+from deploy.dashboard.plain import known, text_of
 from deploy.dashboard.source import Checkpoint, DreamFile, Glance, RunCard, look_at
 from deploy.files import read_json
 from deploy.folder_control import FolderControl, how_it_ended
@@ -66,15 +67,15 @@ class FolderSource:
     def card(self) -> RunCard:
         """For the list, without asking Redis."""
         self._read_on()
-        alive = self._folder.in_use()
+        alive, frames = self._folder.in_use(), known(self._numbers, "frames")
         return RunCard(
             run_id=self.run_id,
             name=self.name,
             env=text_of(self.config, "env", "name"),
             phase="running" if alive else how_it_ended(self._folder) or "not running",
             alive=alive,
-            frames=self._numbers.get("frames"),
-            return_mean=self._numbers.get("eval/return_mean"),
+            frames=None if frames is None else int(frames),
+            return_mean=known(self._numbers, "eval/return_mean"),
             seen_s=_changed_s(self._folder.metrics_path),
         )
 
@@ -151,6 +152,7 @@ class FolderRuns:
         self.where = str(where / RUNS)
         self._place, self._only, self._own = where, only, own or {}
         self._known: dict[str, FolderSource] = {}
+        self._looking = threading.Lock()  # the reader and requests look
 
     def cards(self) -> list[RunCard]:
         """The list, by name; a run whose files cannot be read hides no other."""
@@ -176,14 +178,24 @@ class FolderRuns:
         return {source.run_id: source for source in list(self._known.values())}
 
     def _look(self) -> None:
+        with self._looking:
+            self._look_alone()
+
+    def _look_alone(self) -> None:
         names = list_runs(self._place) if self._only is None else [self._only]
         for name in set(self._known) - set(names):
             self._known.pop(name).close()
         for name in names:
-            if name not in self._known:
-                folder = RunFolder(self._place.absolute() / RUNS / name)
-                with contextlib.suppress(DreamfleetError):
+            folder, before = RunFolder(self._place.absolute() / RUNS / name), self._known.get(name)
+            with contextlib.suppress(DreamfleetError):
+                if before is None or before.run_id != _run_id(folder):
                     self._known[name] = FolderSource(folder, self._own.get(name))
+                    if before is not None:  # deleted, and another run took the name
+                        before.close()
+
+
+def _run_id(folder: RunFolder) -> object:
+    return read_json(folder.path / "config.json").get("run_id")
 
 
 def _changed_s(path: Path) -> float | None:

@@ -66,7 +66,7 @@ class RemoteSource:
     def dreams(self) -> list[DreamFile]:
         """Those seen so far: Redis holds the newest alone."""
         return [DreamFile(update=update, time_s=time_s)
-                for update, (time_s, _) in self._dreams.items()]  # fmt: skip
+                for update, (time_s, _) in list(self._dreams.items())]  # fmt: skip
 
     def dream(self, update: int | None) -> bytes | None:
         """The newest, or one seen before."""

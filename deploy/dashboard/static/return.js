@@ -157,7 +157,7 @@ const TIMES = [1, 5, 10, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 2
 const NEAR = 0.02; // of the axis: what was measured farther away says nothing of this place
 
 // The value of a column that was measured nearest to x[at], or null if none was near.
-export function near(x, column, at) {
+function near(x, column, at) {
   const away = (index) => Math.abs(x[index] - x[at]);
   const reach = NEAR * (x.at(-1) - x[0]);
   const rows = x.map((_, index) => index).filter((index) => known(column[index]) && away(index) <= reach);

@@ -69,8 +69,8 @@ export function happening(kind) {
 
 const HAPPENINGS = new Map([
   ["actor_claimed", "An actor took its place"], ["actor_pending", "An actor waits for room"],
-  ["actor_drained", "An actor sent everything and left"], ["actor_fenced", "An actor was replaced"],
-  ["adopted", "A new supervisor took over"], ["policy_awaited", "An actor waits for the first policy"],
-  ["chunk_rejected", "Chunks were invalid"], ["gap", "Chunks are missing"], ["steps_lost", "Steps were lost"],
+  ["actor_drained", "An actor left"], ["actor_fenced", "An actor was replaced"],
+  ["actor_died", "An actor died"], ["policy_awaited", "An actor waits for a safe policy"],
+  ["chunk_rejected", "Chunks were invalid"], ["gap", "Chunks are missing"], ["steps_lost", "Steps cannot be read any more"],
   ["not_finite", "Training diverged"], ["disk_full", "The disk is full"], ["disk_has_room", "The disk has room again"],
 ]);
