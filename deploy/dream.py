@@ -71,7 +71,7 @@ def dream(options: argparse.Namespace) -> None:
     out.mkdir(parents=True, exist_ok=True)
     _write(out, picture, _facts(picture, episode, view), video=options.video)
     for report in reports:
-        sys.stdout.write(_summary(report) + "\n")
+        sys.stdout.write(_summary(report, policy_acts=view.policy_acts) + "\n")
 
 
 def _episode(
@@ -177,8 +177,13 @@ def _checkpoint_facts(report: DreamReport) -> dict[str, object]:
     }  # fmt: skip
 
 
-def _summary(report: DreamReport) -> str:
-    """One line."""
+def _summary(report: DreamReport, *, policy_acts: bool) -> str:
+    """One line. What the policy does in a dream nobody has recorded."""
+    if policy_acts:
+        return (
+            f"update {report.update:,}: the policy acts; return of {report.horizon} steps "
+            f"{report.gap.policy_return:.3g} dreamed"
+        )
     if report.parting_step is None:
         parts = f"stays with reality for all {report.horizon} agent steps"
     else:

@@ -95,7 +95,9 @@ class Access:
             return Refusal(status=403, text="this server is not known by that name")
         shown = asked.cookies.get(self.cookie_name, "")
         if not hmac.compare_digest(shown.encode(), self.cookie_value.encode()):
-            return Refusal(status=401, text="open the URL with the token that dreamfleet printed")
+            return Refusal(
+                status=401, text="open the printed URL; with --token-file, append ?token=SECRET"
+            )
         if asked.method == "POST":
             return _refused_post(asked.headers, host)
         return None

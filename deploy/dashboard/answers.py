@@ -105,6 +105,8 @@ def now(hub: Hub, query: Mapping[str, str]) -> Answer:
         _source(hub, run_id)
     else:
         hub.asked("", timeout_s=FIRST_LOOK_S)
+        if not hub.listed.version:
+            raise Unavailable("the list of runs cannot be read: its Redis does not answer yet")
         run_id = hub.default_run()
     shown = hub.asked(run_id, timeout_s=FIRST_LOOK_S) if run_id else None
     return of_json(newest_json(hub.listed, shown))
