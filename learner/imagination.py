@@ -13,7 +13,6 @@ from learner.fused_dream import FusedDream
 from system.models import kernels
 from system.models.dynamics import RSSM, Latent
 from system.models.heads import Policy
-from system.models.imagining import Imagination
 from system.models.world_model import WorldModel
 
 
@@ -51,7 +50,6 @@ def imagine(
     horizon: int,
     *,
     differentiable: bool = False,
-    dtype: torch.dtype = torch.float32,
 ) -> Dream:
     """Dreams `horizon` steps from every start under the policy.
 
@@ -62,24 +60,19 @@ def imagine(
       horizon: H [agent steps].
       differentiable: keep the graph, so that imagined returns have gradients for the policy (and
         only for the policy).
-      dtype: of the features, and so of the matrix products that read them, where the dream has no
-        gradient; bfloat16 needs the fused kernels.
 
     Returns:
       A Dream of [N, H + 1].
     """
     dynamics = world_model.dynamics
     fused = isinstance(dynamics, RSSM) and kernels.usable(start.deter)
-    if fused and not differentiable:
-        return _imagine_in_place(world_model, policy, start, horizon, dtype)
-    if fused and policy.kind == "continuous":
-        return _imagine_there_and_back(world_model, policy, start, horizon)
-    step = Imagination(dynamics, torch.float32).step if fused else dynamics.imagine_step
+    if fused and (not differentiable or policy.kind == "continuous"):
+        return _imagine_fused(world_model, policy, start, horizon, differentiable=differentiable)
     with torch.set_grad_enabled(differentiable), frozen(world_model):
         latents, actions = [start], []
         for _ in range(horizon):
             actions.append(policy.distribution(latents[-1].feature).sample())
-            latents.append(step(latents[-1], actions[-1]))
+            latents.append(dynamics.imagine_step(latents[-1], actions[-1]))
         actions.append(policy.distribution(latents[-1].feature).sample())
         # H + 1 times [N, ...] -> [N, H + 1, ...]
         dreamed = Latent(
@@ -94,37 +87,17 @@ def imagine(
         )
 
 
-@torch.no_grad()
-def _imagine_in_place(
-    world_model: WorldModel, policy: Policy, start: Latent, horizon: int, dtype: torch.dtype
+def _imagine_fused(
+    world_model: WorldModel, policy: Policy, start: Latent, horizon: int, *, differentiable: bool
 ) -> Dream:
-    """The same without a graph: every step writes its features where the Dream keeps them."""
-    imagination = Imagination(world_model.dynamics, dtype)
-    feature = torch.empty(len(start.deter), horizon + 1, start.feature.shape[-1], dtype=dtype)
-    feature[:, 0] = start.feature
-    deter, actions = start.deter, []
-    for t in range(horizon + 1):
-        actions.append(policy.distribution(feature[:, t]).sample())
-        if t < horizon:
-            deter = imagination.step_into(deter, feature[:, t], actions[t], feature[:, t + 1])
-    return Dream(
-        feature=feature,
-        action=torch.stack(actions, 1),
-        reward=world_model.reward.predict(feature).mean(),
-        alive=world_model.continuation.logit(feature).sigmoid(),
-    )
-
-
-def _imagine_there_and_back(
-    world_model: WorldModel, policy: Policy, start: Latent, horizon: int
-) -> Dream:
-    """The same with a gradient written by hand."""
-    with frozen(world_model):
-        feature, action = FusedDream(world_model.dynamics, policy).roll(start, horizon)
-        feature = feature.transpose(0, 1).contiguous()
+    """The same by kernels."""
+    with torch.set_grad_enabled(differentiable), frozen(world_model):
+        dream = FusedDream(world_model.dynamics, policy)
+        roll = dream.roll_with_gradient if differentiable else dream.roll
+        feature, action = roll(start, horizon)
         return Dream(
             feature=feature,
-            action=action.transpose(0, 1),
+            action=action,
             reward=world_model.reward.predict(feature).mean(),
             alive=world_model.continuation.logit(feature).sigmoid(),
         )

@@ -13,14 +13,16 @@ from learner.config import LearnerConfig
 from learner.imagination import imagine
 from learner.objectives import ReconstructionObjective
 from learner.optimizer import LaProp
-from learner.precision import dream_dtype
+from learner.precision import rounds_products
 from system.activity import Activity
 from system.clock import SystemClock
 from system.config import ModelConfig
+from system.models import kernels
 from system.models.agent import acting_modules
 from system.models.decoder import Decoder
 from system.models.dynamics import Latent
 from system.models.heads import Policy
+from system.models.packed import remembering
 from system.models.world_model import WorldModel
 from system.specs import EnvSpec
 
@@ -61,7 +63,7 @@ class Learning(nn.Module):
         self.decoder = Decoder(model, spec.observation)
         self.behavior = ActorCritic(config, model, Policy(model, spec.action))
         self.to(device)
-        self._dream_dtype = dream_dtype(config, model)
+        self._rounds = rounds_products(config, model)
         self.objective = ReconstructionObjective(config, self.world_model, self.decoder)
         self.optimizer = LaProp(
             [parameter for parameter in self.parameters() if parameter.requires_grad],
@@ -72,6 +74,18 @@ class Learning(nn.Module):
 
     def update(self, batch: Batch) -> UpdateResult:
         """One optimizer step on the sum of all losses."""
+        with kernels.rounding(self._rounds), remembering({}):
+            losses, result = self._losses(batch)
+            total = torch.stack([self._scale(name) * loss for name, loss in losses.items()]).sum()
+            self.activity.switch("backward")
+            torch.autograd.backward(total)
+        self.activity.switch("optimizer")
+        result.metrics["gradient_norm"] = self.optimizer.step()
+        self.behavior.follow()
+        return result
+
+    def _losses(self, batch: Batch) -> tuple[dict[str, Tensor], UpdateResult]:
+        """Every loss, unscaled, float32 []; and the result but for what the optimizer adds."""
         self.activity.switch("world_model")
         world = self.objective.loss(batch)
         self.activity.switch("dream")
@@ -82,7 +96,6 @@ class Learning(nn.Module):
             starts,
             self._config.horizon,
             differentiable=self.behavior.gradient != "reinforce",
-            dtype=self._dream_dtype,
         )
         self.activity.switch("behavior")
         behavior = self.behavior.loss(dream)
@@ -92,20 +105,13 @@ class Learning(nn.Module):
         losses = {name: loss.mean() for name, loss in world.losses.items()}
         losses |= {"policy": behavior.policy.mean(), "value": behavior.value.mean()}
         losses |= {"replay_value": replay_value.mean()}
-        total = torch.stack([self._scale(name) * loss for name, loss in losses.items()]).sum()
-        self.activity.switch("backward")
-        torch.autograd.backward(total)
-        self.activity.switch("optimizer")
-        gradient_norm = self.optimizer.step()
-        self.behavior.follow()
         metrics = {f"loss/{name}": loss.detach() for name, loss in losses.items()}
         metrics |= {
-            "gradient_norm": gradient_norm,
             "dream/return": behavior.returns.mean(),
             "dream/reward": dream.reward.detach().mean(),
             "policy/entropy": behavior.entropy,
         }
-        return UpdateResult(latents=world.latents.detach(), metrics=metrics)
+        return losses, UpdateResult(latents=world.latents.detach(), metrics=metrics)
 
     def acting_modules(self) -> dict[str, nn.Module]:
         """What a broadcast holds."""

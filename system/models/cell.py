@@ -1,4 +1,4 @@
-"""One step of the recurrence and its gradient, written by hand: the fast twin of `RSSM.recur`.
+"""The block GRU as the kernels read it, and the gradients of its weights.
 
 The names are those of `dynamics.py`; `d` in front means the gradient of.
 """
@@ -10,185 +10,151 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from system.models.fused import (
-    block_matmul,
-    gru_backward,
-    norm_silu_backward,
-    norm_silu_into,
-)
-from system.models.layers import NORM_EPS
+from system.models import records
+from system.models.kernels import max_threads
+from system.models.packed import Pair, outer, passing
 
 
 class CellWeights(NamedTuple):
-    """The block GRU's parameters, laid out for the products of one step."""
+    """Parameters of one step of the recurrence."""
 
     deter_in: Tensor
-    """[D, H]."""
+    """[hidden, D]."""
     stoch_in: Tensor
-    """[S * K, H]."""
+    """[hidden, S * K]."""
+    action_in: Tensor
+    """[hidden, A]."""
     in_bias: Tensor
-    """[2, H], of deter and stoch."""
+    """[3, hidden], of deter, stoch and action."""
     in_scale: Tensor
-    """float32 [2, H]."""
+    """[3, hidden]."""
     shared: Tensor
-    """[2 * H, D]."""
+    """[3 * hidden, D]."""
     hidden: Tensor
     """[G, b, b]."""
+    hidden_bias: Tensor
+    """[D]."""
     hidden_scale: Tensor
-    """float32 [D]."""
+    """[D]."""
     gates: Tensor
     """[G, b, 3 * b]."""
     gates_bias: Tensor
-    """float32 [G, 3, b]."""
+    """[G, 3, b]."""
 
-    def to(self, dtype: torch.dtype) -> CellWeights:
-        """What matrix products read, rounded; norm scales and gate biases stay float32."""
-        kept = {"in_scale": self.in_scale, "hidden_scale": self.hidden_scale,
-                "gates_bias": self.gates_bias}  # fmt: skip
-        return CellWeights(*[part.to(dtype) for part in self])._replace(**kept)
+    def packed(self, *, stoch: int, classes: int, unimix: float) -> records.Cell:
+        """As the kernels read them."""
+        products = {
+            "deter_in": Pair.of(self.deter_in.T),
+            "stoch_in": Pair.of(self.stoch_in.T),
+            "action_in": Pair.of(self.action_in.T),
+            "shared": Pair.of(self.shared),
+            "hidden": Pair.of(self.hidden),
+            "gates": Pair.of(self.gates),
+        }
+        found: records.Cell = records.Cell.of(
+            **{name: pair.forward for name, pair in products.items()},
+            **{f"{name}_turned": pair.back for name, pair in products.items()},
+            in_bias=self.in_bias.detach(),
+            in_scale=self.in_scale.detach(),
+            hidden_bias=self.hidden_bias.detach(),
+            hidden_scale=self.hidden_scale.detach(),
+            gates_bias=self.gates_bias.detach(),
+            S=stoch,
+            K=classes,
+            unimix=unimix,
+        )
+        return found
 
 
 class CellTape(NamedTuple):
-    """What one step (or all T of them, with a leading axis) leaves for its gradient."""
+    """What every row and step leaves for its gradient, and what the way back adds."""
 
     before_in: Tensor
-    """[B, 2, H]."""
+    """[N, T, 3 * hidden]."""
     in_inverse: Tensor
-    """float32 [B, 2]."""
-    shared: Tensor
-    """[B, 2 * H]."""
+    """[N, T, 3]."""
     before_hidden: Tensor
-    """[B, D]."""
+    """[N, T, D]."""
     hidden_inverse: Tensor
-    """float32 [B]."""
-    hidden: Tensor
-    """[B, D]."""
+    """[N, T, 1]."""
     gates: Tensor
-    """[B, G, 3, b]."""
+    """[N, T, 3 * D]."""
+    shared: Tensor
+    """[N, T, 3 * hidden], filled on the way back, as all that follow."""
+    hidden: Tensor
+    """[N, T, D]."""
+    dbefore_in: Tensor
+    """[N, T, 3 * hidden]."""
+    dbefore_hidden: Tensor
+    """[N, T, D]."""
+    dgates: Tensor
+    """[N, T, 3 * D]."""
+    din_scale: Tensor
+    """[threads, 3, hidden]."""
+    dhidden_scale: Tensor
+    """[threads, D]."""
 
     @classmethod
-    def empty(cls, weights: CellWeights, *batch: int) -> CellTape:
-        """Room for `batch` rows, in the dtype of the weights."""
-        deter, hidden = weights.deter_in.shape
-        groups, _, block = weights.gates_bias.shape
-        sizes = [(2, hidden), (2,), (2 * hidden,), (deter,), (), (deter,), (groups, 3, block)]
-        new = weights.gates.new_empty
-        tape = cls(*[new(*batch, *size) for size in sizes])
-        return tape._replace(
-            in_inverse=tape.in_inverse.float(), hidden_inverse=tape.hidden_inverse.float()
+    def of(cls, weights: CellWeights, rows: int, time: int, *, kept: bool, dkept: bool) -> CellTape:
+        """Room for all steps where `kept` (for gradients of weights: `dkept`), else for one."""
+        hidden, D = weights.in_bias.shape[1], len(weights.hidden_bias)
+
+        def there(width: int) -> Tensor:
+            return (torch.empty if kept else passing)(rows, time, width)
+
+        def back(width: int) -> Tensor:
+            return (torch.empty if dkept else passing)(rows, time, width)
+
+        return cls(
+            before_in=there(3 * hidden),
+            in_inverse=there(3),
+            before_hidden=there(D),
+            hidden_inverse=there(1),
+            gates=there(3 * D),
+            shared=back(3 * hidden),
+            hidden=back(D),
+            dbefore_in=back(3 * hidden),
+            dbefore_hidden=back(D),
+            dgates=back(3 * D),
+            din_scale=torch.zeros(max_threads(), 3, hidden),
+            dhidden_scale=torch.zeros(max_threads(), D),
         )
 
-    def steps(self) -> list[CellTape]:
-        """[T, B, ...] -> T times [B, ...]."""
-        return [CellTape(*parts) for parts in zip(*[part.unbind(0) for part in self], strict=True)]
+    def record(self) -> records.CellTape:
+        """As the kernels see it."""
+        found: records.CellTape = records.CellTape.of(**self._asdict())
+        return found
 
 
-def by_block(x: Tensor, groups: int) -> Tensor:
-    """[B, G * b] -> a view [G, B, b]."""
-    return x.view(len(x), groups, -1).transpose(0, 1)
+class Read(NamedTuple):
+    """What the steps read, each [N, T, ...]."""
+
+    deter: Tensor
+    stoch: Tensor
+    action: Tensor
 
 
-def cell(
-    weights: CellWeights, deter: Tensor, stoch: Tensor, action_part: Tensor, tape: CellTape
-) -> Tensor:
-    """One step up to its gates, which it returns; inputs in the dtype of the weights."""
-    groups = len(weights.gates)
-    torch.addmm(weights.in_bias[0], deter, weights.deter_in, out=tape.before_in[:, 0])
-    torch.addmm(weights.in_bias[1], stoch, weights.stoch_in, out=tape.before_in[:, 1])
-    norm_silu_into(tape.before_in, weights.in_scale, tape.shared, tape.in_inverse, NORM_EPS)
-    before = tape.before_hidden
-    torch.addmm(action_part, tape.shared, weights.shared, out=before)
-    if deter.dtype == torch.float32:
-        block_matmul(deter, weights.hidden, before, add=True)
-    else:
-        by_block(before, groups).add_(torch.bmm(by_block(deter, groups), weights.hidden))
-    norm_silu_into(before, weights.hidden_scale, tape.hidden, tape.hidden_inverse, NORM_EPS)
-    if deter.dtype == torch.float32:
-        block_matmul(tape.hidden, weights.gates, tape.gates.flatten(1))
-        return tape.gates
-    gates = torch.bmm(by_block(tape.hidden, groups), weights.gates)
-    return gates.view(groups, len(deter), 3, -1).transpose(0, 1)
+def weight_gradients(tape: CellTape, read: Read, groups: int, *, rounded: bool) -> CellWeights:
+    """All N * T rows at once."""
+    n = tape.before_in.shape[-1] // 3
 
+    def rows(x: Tensor) -> Tensor:
+        return x.flatten(0, 1)
 
-class CellGradients(NamedTuple):
-    """Of one step, or of T: before every product that has a weight."""
+    def gradient(a: Tensor, b: Tensor, blocks: int = 1) -> Tensor:
+        return outer(a, b, blocks=blocks, rounded=rounded)
 
-    before_in: Tensor
-    """[B, 2, H]."""
-    before_hidden: Tensor
-    """[B, D]; also the gradient of the action part."""
-    gates: Tensor
-    """[B, G, 3, b]."""
-
-    @classmethod
-    def like(cls, tape: CellTape) -> CellGradients:
-        """Room for the gradients of a tape."""
-        return cls(*map(torch.empty_like, (tape.before_in, tape.before_hidden, tape.gates)))
-
-    def steps(self) -> list[CellGradients]:
-        """[T, B, ...] -> T times [B, ...]."""
-        parts = zip(*[part.unbind(0) for part in self], strict=True)
-        return [CellGradients(*each) for each in parts]
-
-
-class ScaleGradients(NamedTuple):
-    """Of the norm scales, accumulated over steps."""
-
-    in_scale: Tensor
-    hidden_scale: Tensor
-
-
-def cell_backward(  # noqa: PLR0913
-    weights: CellWeights, transposed: CellWeights, tape: CellTape, deter: Tensor, dnext: Tensor,
-    gradients: CellGradients, scales: ScaleGradients,
-) -> Tensor:  # fmt: skip
-    """From the gradient of the next deter [B, D], which becomes that of this one, in place.
-
-    Returns:
-      The gradient of stoch [B, S * K].
-    """
-    ddeter = dnext
-    gru_backward(dnext, tape.gates, weights.gates_bias, deter, gradients.gates, ddeter)
-    dbefore = gradients.before_hidden
-    block_matmul(gradients.gates.flatten(1), transposed.gates, dbefore)
-    norm_silu_backward(
-        dbefore, tape.before_hidden, weights.hidden_scale, tape.hidden_inverse, dbefore,
-        scales.hidden_scale,
-    )  # fmt: skip
-    block_matmul(dbefore, transposed.hidden, ddeter, add=True)
-    din = gradients.before_in
-    torch.mm(dbefore, transposed.shared, out=din.flatten(1))
-    norm_silu_backward(din, tape.before_in, weights.in_scale, tape.in_inverse, din, scales.in_scale)
-    ddeter.addmm_(din[:, 0], transposed.deter_in)
-    return torch.mm(din[:, 1], transposed.stoch_in)
-
-
-def transpose(weights: CellWeights) -> CellWeights:
-    """Every matrix turned around, contiguous: small products read them much faster so."""
-    return CellWeights(*[
-        part.transpose(-1, -2).contiguous() if name in ("deter_in", "stoch_in", "shared", "hidden",
-                                                        "gates") else part
-        for name, part in zip(CellWeights._fields, weights, strict=True)
-    ])  # fmt: skip
-
-
-def weight_gradients(
-    tape: CellTape, gradients: CellGradients, deter: Tensor, stoch: Tensor, scales: ScaleGradients
-) -> CellWeights:
-    """All T * B rows at once; deter and stoch are the inputs [T, B, ...] of the steps."""
-    groups = tape.gates.shape[-3]
-    deter, stoch, hidden = deter.flatten(0, 1), stoch.flatten(0, 1), tape.hidden.flatten(0, 1)
-    din, dbefore, dgates = (part.flatten(0, 1) for part in gradients)
+    din, dhidden, dgates = map(rows, (tape.dbefore_in, tape.dbefore_hidden, tape.dgates))
     return CellWeights(
-        deter_in=deter.T @ din[:, 0],
-        stoch_in=stoch.T @ din[:, 1],
-        in_bias=din.sum(0),
-        in_scale=scales.in_scale,
-        shared=tape.shared.flatten(0, 1).T @ dbefore,
-        hidden=torch.bmm(by_block(deter, groups).transpose(1, 2), by_block(dbefore, groups)),
-        hidden_scale=scales.hidden_scale,
-        gates=torch.bmm(
-            by_block(hidden, groups).transpose(1, 2), by_block(dgates.flatten(1), groups)
-        ),
-        gates_bias=dgates.sum(0),
+        deter_in=gradient(din[:, :n], rows(read.deter)),
+        stoch_in=gradient(din[:, n : 2 * n], rows(read.stoch)),
+        action_in=gradient(din[:, 2 * n :], rows(read.action)),
+        in_bias=din.sum(0).view(3, n),
+        in_scale=tape.din_scale.sum(0),
+        shared=gradient(rows(tape.shared), dhidden),
+        hidden=gradient(rows(read.deter), dhidden, groups),
+        hidden_bias=dhidden.sum(0),
+        hidden_scale=tape.dhidden_scale.sum(0),
+        gates=gradient(rows(tape.hidden), dgates, groups),
+        gates_bias=dgates.sum(0).view(groups, 3, -1),
     )

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from system.models import fused
+from system.models.fused import Projection
 from system.models.numerics import two_hot, two_hot_mean
 
 MIN_STD, MAX_STD = 0.1, 1.0
@@ -166,27 +167,18 @@ class FusedTwoHot:
     """The same from the last hidden layer: its logits are never held all at once."""
 
     hidden: Tensor
-    """float32 or bfloat16 [..., U]."""
-    weight: Tensor
-    """float32 [V, U]."""
-    bias: Tensor
-    """float32 [V]."""
-    bins: Tensor
-    """float32 [V], mirrored around 0."""
+    """float32 [..., U]."""
+    out: Projection
 
     def mean(self) -> Tensor:
         """[...]."""
-        rows, shape = self.hidden.flatten(0, -2), self.hidden.shape[:-1]
-        if torch.is_grad_enabled() and (rows.requires_grad or self.weight.requires_grad):
-            logits = F.linear(rows.to(self.weight.dtype), self.weight, self.bias)
-            return fused.two_hot_mean(logits, self.bins).view(shape)
-        return fused.projected_two_hot_mean(rows, self.weight, self.bias, self.bins).view(shape)
+        return fused.two_hot_mean(self.hidden.flatten(0, -2), self.out).view(self.hidden.shape[:-1])
 
     def cross_entropy(
         self, target: Tensor, other: Tensor | None = None, pull: float = 0.0
     ) -> Tensor:
         """See `ScalarDistribution`."""
-        split = two_hot(target.detach().flatten(), self.bins)
-        pulled = None if other is None else two_hot(other.detach().flatten(), self.bins)
-        rows, out = self.hidden.flatten(0, -2), (self.weight, self.bias)
-        return fused.two_hot_loss(rows, out, split, pulled, pull).view(target.shape)
+        split = two_hot(target.detach().flatten(), self.out.bins)
+        pulled = None if other is None else two_hot(other.detach().flatten(), self.out.bins)
+        rows = self.hidden.flatten(0, -2)
+        return fused.two_hot_loss(rows, self.out, split, pulled, pull).view(target.shape)

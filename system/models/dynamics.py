@@ -28,7 +28,7 @@ from system.config import ModelConfig
 from system.models import kernels, scan
 from system.models.cell import CellWeights
 from system.models.distributions import OneHot
-from system.models.layers import Block, BlockLinear, Linear, Norm, init_weight
+from system.models.layers import Block, BlockLinear, Linear, Norm, init_weight, through
 
 
 class Latent(NamedTuple):
@@ -114,11 +114,12 @@ class RSSM(nn.Module):
           Posteriors and priors for all T.
         """
         keep = (~is_first).to(embedding.dtype)
-        action_part = self.action_part(action * keep.unsqueeze(-1))
+        action = action * keep.unsqueeze(-1)
         embedding_weight = self.posterior_in.weight[:, self.config.deter :]
         seen = embedding @ embedding_weight.T + self.posterior_in.bias
         if kernels.usable(seen):
-            return self._observe_fused(carry, keep, action_part, seen)
+            return self._observe_fused(carry, keep, action, seen)
+        action_part = self.action_part(action)
         deter_weight = self.posterior_in.weight[:, : self.config.deter]
         # Time goes first so that each step is a contiguous slice.
         action_parts, seens = action_part.transpose(0, 1).unbind(0), seen.transpose(0, 1).unbind(0)
@@ -130,7 +131,7 @@ class RSSM(nn.Module):
             deter = self.recur(deter * keeps[t], stoch * keeps[t], action_parts[t])
             hidden = self.posterior_norm(torch.addmm(seens[t], deter, deter_weight.T))
             posterior = self.distribution(self.posterior_out(hidden))
-            sample = posterior.sample(noises[t])
+            sample = posterior.sample(noises[t].unsqueeze(-1))
             stoch = sample.flatten(-2)
             deters.append(deter)
             stochs.append(sample)
@@ -138,41 +139,38 @@ class RSSM(nn.Module):
         latent = Latent(torch.stack(deters, 1), torch.stack(stochs, 1))
         return Observed(latent, OneHot(torch.stack(probs, 1)), self.prior(latent.deter))
 
-    def _observe_fused(
-        self, carry: Latent, keep: Tensor, action_part: Tensor, seen: Tensor
-    ) -> Observed:
+    def _observe_fused(self, carry: Latent, keep: Tensor, action: Tensor, seen: Tensor) -> Observed:
         """The same scan with its gradient written by hand (`scan.py`)."""
-        config = self.config
+        config, (B, T) = self.config, keep.shape
+        noise = self._noise(T, B).transpose(0, 1)
         filtered = scan.observe(
             (carry.deter, carry.stoch.flatten(-2)),
-            scan.Seen(
-                keep=keep.T.unsqueeze(-1).contiguous(),
-                action_part=action_part.transpose(0, 1).contiguous(),
-                embedding_part=seen.transpose(0, 1).contiguous(),
-                noise=torch.stack(self._noise(keep.shape[1], keep.shape[0])),
-            ),
+            scan.Seen(keep=keep, action=bounded(action), embedding_part=seen, noise=noise),
             self.cell_weights(),
             self._posterior_weights(),
-            classes=config.classes,
-            unimix=config.unimix,
+            self.shape,
         )
-        # [T, B, S * K] -> [B, T, S, K]
-        deters, stochs, probs = (part.transpose(0, 1) for part in filtered)
-        stochs, probs = (
-            part.view(*part.shape[:2], config.stoch, config.classes) for part in (stochs, probs)
-        )
-        return Observed(Latent(deters, stochs), OneHot(probs), self.prior(deters))
+        # [B, T, S * K] -> [B, T, S, K]
+        stochs, probs = (part.view(B, T, config.stoch, config.classes) for part in filtered[1:])
+        return Observed(Latent(filtered.deter, stochs), OneHot(probs), self.prior(filtered.deter))
+
+    @property
+    def shape(self) -> scan.Shape:
+        """Of the samples."""
+        return scan.Shape(self.config.stoch, self.config.classes, self.config.unimix)
 
     def cell_weights(self) -> CellWeights:
-        """The block GRU's parameters as `scan.py` reads them."""
-        deter, stoch = self.deter_in, self.stoch_in
+        """The block GRU's parameters as the kernels read them, with their gradients."""
+        ins = self.deter_in, self.stoch_in, self.action_in
         return CellWeights(
-            deter_in=deter.linear.weight.T.contiguous(),
-            stoch_in=stoch.linear.weight.T.contiguous(),
-            in_bias=torch.stack([deter.linear.bias, stoch.linear.bias]),
-            in_scale=torch.stack([deter.norm.scale, stoch.norm.scale]),
-            shared=self.hidden_shared[: 2 * self.config.hidden],
+            deter_in=self.deter_in.linear.weight,
+            stoch_in=self.stoch_in.linear.weight,
+            action_in=self.action_in.linear.weight,
+            in_bias=torch.stack([block.linear.bias for block in ins]),
+            in_scale=torch.stack([block.norm.scale for block in ins]),
+            shared=self.hidden_shared,
             hidden=self.hidden_deter,
+            hidden_bias=self.hidden_bias,
             hidden_scale=self.hidden_norm.scale,
             # [3, G, b, b] -> [G, b, 3 * b]
             gates=self.gates.weight.permute(1, 2, 0, 3).flatten(2),
@@ -181,9 +179,9 @@ class RSSM(nn.Module):
 
     def _posterior_weights(self) -> scan.PosteriorWeights:
         return scan.PosteriorWeights(
-            deter_in=self.posterior_in.weight[:, : self.config.deter].T.contiguous(),
+            deter_in=self.posterior_in.weight[:, : self.config.deter],
             scale=self.posterior_norm.scale,
-            out=self.posterior_out.weight.T.contiguous(),
+            out=self.posterior_out.weight,
             bias=self.posterior_out.bias,
         )
 
@@ -193,15 +191,9 @@ class RSSM(nn.Module):
         return Latent(deter, self.prior(deter).sample())
 
     def action_part(self, action: Tensor) -> Tensor:
-        """The action's share of the hidden layer, bias included: [..., A] -> [..., D].
-
-        Actions are scaled back into [-1, 1] without a gradient through the scale.
-        """
-        bounded = action / action.detach().abs().clamp(min=1.0)
-        hidden = self.config.hidden
-        projected: Tensor = self.action_in(bounded)
-        weight, bias = self.hidden_shared[2 * hidden :], self.hidden_bias
-        return projected @ weight.to(action.dtype) + bias.to(action.dtype)
+        """The action's share of the hidden layer, bias included: [..., A] -> [..., D]."""
+        projected: Tensor = self.action_in(bounded(action))
+        return projected @ self.hidden_shared[2 * self.config.hidden :] + self.hidden_bias
 
     def recur(self, deter: Tensor, stoch: Tensor, action_part: Tensor) -> Tensor:
         """The block GRU: deter [B, D], stoch [B, S * K], action part [B, D] -> deter [B, D]."""
@@ -225,15 +217,18 @@ class RSSM(nn.Module):
 
     def prior_logits(self, deter: Tensor) -> Tensor:
         """[..., D] -> [..., S * K]."""
-        return self.prior_out(self.prior_in(deter))  # type: ignore[no-any-return]
+        return self.prior_out(through(self.prior_in, deter))  # type: ignore[no-any-return]
 
     def distribution(self, logits: Tensor) -> OneHot:
         """Flat logits [..., S * K] -> categoricals [..., S, K]."""
         shaped = logits.view(*logits.shape[:-1], self.config.stoch, self.config.classes)
         return OneHot.from_logits(shaped, self.config.unimix)
 
-    def _noise(self, time: int, batch: int) -> tuple[Tensor, ...]:
-        """Uniform noise of all steps at once: T times [B, S, 1]."""
-        return torch.rand(time, batch, self.config.stoch, 1, device=self.hidden_bias.device).unbind(
-            0
-        )
+    def _noise(self, time: int, batch: int) -> Tensor:
+        """Uniform noise of all steps at once: [T, B, S]."""
+        return torch.rand(time, batch, self.config.stoch, device=self.hidden_bias.device)
+
+
+def bounded(action: Tensor) -> Tensor:
+    """Actions [..., A] scaled back into [-1, 1], without a gradient through the scale."""
+    return action / action.detach().abs().clamp(min=1.0)

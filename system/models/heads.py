@@ -15,6 +15,7 @@ from system.models.distributions import (
     ScalarDistribution,
     TwoHot,
 )
+from system.models.fused import Projection
 from system.models.layers import MLP, Linear
 from system.models.numerics import two_hot_bins
 from system.specs import ActionSpec
@@ -34,11 +35,11 @@ class TwoHotHead(nn.Module):
         self.register_buffer("bins", two_hot_bins(config.bins), persistent=False)
 
     def predict(self, feature: Tensor) -> ScalarDistribution:
-        """float32 or bfloat16 [..., F] -> distribution of scalars [...]; logits are float32."""
+        """float32 [..., F] -> distribution of scalars [...]."""
         hidden = self.mlp(feature)
         if kernels.usable(hidden):
-            return FusedTwoHot(hidden, self.out.weight, self.out.bias, self.bins)
-        return TwoHot(self.out(hidden.to(self.out.weight.dtype)), self.bins)
+            return FusedTwoHot(hidden, Projection(self.out.weight, self.out.bias, self.bins))
+        return TwoHot(self.out(hidden), self.bins)
 
 
 class BinaryHead(nn.Module):
@@ -51,7 +52,7 @@ class BinaryHead(nn.Module):
 
     def logit(self, feature: Tensor) -> Tensor:
         """float32 [..., F] -> logits [...]."""
-        return self.out(self.mlp(feature).to(self.out.weight.dtype)).squeeze(-1)  # type: ignore[no-any-return]
+        return self.out(self.mlp(feature)).squeeze(-1)  # type: ignore[no-any-return]
 
 
 class Policy(nn.Module):
@@ -67,7 +68,7 @@ class Policy(nn.Module):
 
     def distribution(self, feature: Tensor) -> ActionDistribution:
         """float32 [..., F] -> distribution over [..., A]."""
-        out = self.out(self.mlp(feature).to(self.out.weight.dtype))
+        out = self.out(self.mlp(feature))
         if self.kind == "discrete":
             return OneHot.from_logits(out, self.unimix)
         mean, std = torch.chunk(out, 2, -1)

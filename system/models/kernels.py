@@ -1,7 +1,7 @@
-"""The fused kernels of `kernels.c`: built once per machine with its C compiler, then loaded.
+"""The fused kernels of `native/`: built once per machine with its C compiler, then loaded.
 
-Where there is no compiler, no CPU tensor or no float32 or bfloat16, `usable` says no and the plain
-torch twin runs: slower, the same numbers within rounding. `DREAMFLEET_KERNELS=off` says no, too.
+Where there is no compiler, no CPU tensor or no float32, `usable` says no and the plain torch twin
+runs: slower, the same numbers within rounding. `DREAMFLEET_KERNELS=off` says no, too.
 """
 
 from __future__ import annotations
@@ -21,36 +21,22 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-SOURCE = Path(__file__).with_name("kernels.c")
-FLAGS = ["-std=c11", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-shared",
+from system.models.records import SIGNATURES
+
+FOLDER = Path(__file__).with_name("native")
+FLAGS = ["-std=gnu11", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-shared",
          "-fPIC"]  # fmt: skip
 EXTRAS: tuple[list[str], ...] = (["-fopenmp", "-mprefer-vector-width=512"], ["-fopenmp"], [])
 """The first that the compiler takes."""
 BUILD_S = 60.0
 SWITCH = "DREAMFLEET_KERNELS"
-SUFFIX = {torch.float32: "f32", torch.bfloat16: "bf16"}
-
-_P, _I, _F = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
-_SIGNATURES = {
-    "norm_silu_f32": [_P] * 4 + [_I] * 3 + [_F],
-    "norm_silu_backward_f32": [_P] * 6 + [_I] * 3,
-    "gru_f32": [_P, _I, _I, _P, _P] + [_I, _P, _I, _P] + [_I] * 4,
-    "sample_f32": [_P] * 4 + [_I] * 4 + [_F],
-    "gru_backward": [_P] * 4 + [_I] + [_P] * 2 + [_I] * 3,
-    "block_matmul": [_P, _I, _P, _P] + [_I] * 6,
-    "sample_backward": [_P] * 3 + [_I] * 3 + [_F],
-    "two_hot_mean": [_P] * 3 + [_I] * 2,
-    "two_hot_mean_backward": [_P] * 5 + [_I] * 2,
-    "two_hot_loss": [_P] * 5 + [_F] + [_P] * 2 + [_I] * 2,
-    "two_hot_loss_backward": [_P] * 7 + [_F, _P] + [_I] * 2,
-    "laprop": [_P] * 4 + [_I] + [_F] * 5,
-}
 _wanted = os.environ.get(SWITCH, "on") != "off"
+_rounds = False
 
 
 def usable(x: Tensor) -> bool:
     """Whether the kernels take this tensor."""
-    return _wanted and x.dtype in SUFFIX and x.device.type == "cpu" and library() is not None
+    return _wanted and x.dtype is torch.float32 and x.device.type == "cpu" and library() is not None
 
 
 @contextmanager
@@ -64,6 +50,32 @@ def switched_off() -> Iterator[None]:
         _wanted = before
 
 
+@contextmanager
+def rounding(wanted: bool) -> Iterator[None]:
+    """Inside, if wanted, products of kernels round their factors to bfloat16; sums stay float32.
+
+    Gradients follow what was chosen on the way there. Nothing changes where the CPU has no matrix
+    instructions for it.
+    """
+    global _rounds
+    before, _rounds = _rounds, wanted and has_tiles()
+    try:
+        yield
+    finally:
+        _rounds = before
+
+
+def rounds() -> bool:
+    """Whether products round to bfloat16 here."""
+    return _rounds
+
+
+@functools.cache
+def has_tiles() -> bool:
+    """Whether the CPU multiplies bfloat16 matrices (AMX) and Linux lets us."""
+    return library() is not None and bool(library().ask_for_tiles())  # type: ignore[union-attr]
+
+
 @functools.cache
 def library() -> ctypes.CDLL | None:
     """The kernels, built if this machine has not yet built them; None where that fails."""
@@ -75,11 +87,17 @@ def library() -> ctypes.CDLL | None:
         loaded = ctypes.CDLL(str(path))
     except OSError:
         return None
-    for name, signature in _SIGNATURES.items():
-        for each in {name, name.replace("f32", "bf16")}:
-            getattr(loaded, each).argtypes = signature
-            getattr(loaded, each).restype = None
+    for name, signature in SIGNATURES.items():
+        getattr(loaded, name).argtypes = signature
+        getattr(loaded, name).restype = None
+    for name in ("ask_for_tiles", "max_threads"):
+        getattr(loaded, name).restype = ctypes.c_int64
     return loaded
+
+
+def max_threads() -> int:
+    """So many threads may add to a gradient at once."""
+    return int(library().max_threads())  # type: ignore[union-attr]
 
 
 def _folder() -> Path:
@@ -97,17 +115,19 @@ def _machine(compiler: str | None) -> str:
     info = Path("/proc/cpuinfo")
     flags = [line for line in info.read_text().splitlines() if line.startswith("flags")][:1] \
         if info.exists() else []  # fmt: skip
-    parts = [SOURCE.read_text(), str(FLAGS), str(compiler), platform.platform(), *flags]
+    sources = [path.read_text() for path in sorted(FOLDER.iterdir()) if path.suffix in (".c", ".h")]
+    parts = [*sources, str(FLAGS), str(compiler), platform.platform(), *flags]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
 def _build(compiler: str, path: Path) -> bool:
     """Compiles next to `path`, then renames: many actors may start at once."""
+    source = str(FOLDER / "kernels.c")
     for extra in EXTRAS:
         number, name = tempfile.mkstemp(suffix=".so", dir=path.parent)
         os.close(number)
         try:
-            command = [compiler, *FLAGS, *extra, str(SOURCE), "-o", name, "-lm"]
+            command = [compiler, *FLAGS, *extra, source, "-o", name, "-lm"]
             built = subprocess.run(command, capture_output=True, timeout=BUILD_S, check=False)
             if built.returncode == 0:
                 os.replace(name, path)
@@ -119,7 +139,7 @@ def _build(compiler: str, path: Path) -> bool:
     return False
 
 
-def call(name: str, *arguments: Tensor | float | None) -> None:
-    """Runs one kernel; tensors are contiguous (or rows of a stride that is given), None is NULL."""
+def call(name: str, *arguments: object) -> None:
+    """Runs one kernel: tensors by their address (None is NULL), records by theirs, numbers."""
     kernel = getattr(library(), name)
     kernel(*[a.data_ptr() if isinstance(a, Tensor) else a for a in arguments])

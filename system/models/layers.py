@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from itertools import pairwise
 
 import torch
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from system.models import fused, kernels
+from system.models.packed import LayerWeights
 
 NORM_EPS = 1e-4
 TRUNCATION = 2.0
@@ -28,10 +30,7 @@ def init_weight(weight: Tensor, fan_in: int, scale: float = 1.0) -> None:
 
 
 class Linear(nn.Linear):
-    """`nn.Linear` with our initialization; `scale` shrinks output layers (0 means all zeros).
-
-    It computes in the dtype of its input: bfloat16 rows are multiplied as such.
-    """
+    """`nn.Linear` with our initialization; `scale` shrinks output layers (0 means all zeros)."""
 
     def __init__(self, in_features: int, out_features: int, *, scale: float = 1.0) -> None:
         self._scale = scale
@@ -41,12 +40,6 @@ class Linear(nn.Linear):
         """Truncated-normal weight, zero bias."""
         init_weight(self.weight, self.in_features, self._scale)
         nn.init.zeros_(self.bias)
-
-    def forward(self, input: Tensor) -> Tensor:
-        """[..., in_features] -> [..., out_features]."""
-        if input.dtype == self.weight.dtype:
-            return F.linear(input, self.weight, self.bias)
-        return F.linear(input, self.weight.to(input.dtype), self.bias.to(input.dtype))
 
 
 class Norm(nn.Module):
@@ -59,7 +52,7 @@ class Norm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[..., size] -> [..., size]."""
         if kernels.usable(x):
-            return fused.norm_silu(x, self.scale, NORM_EPS)
+            return fused.norm_silu(x, self.scale)
         return F.silu(F.rms_norm(x, self.scale.shape, self.scale, NORM_EPS))
 
 
@@ -75,6 +68,10 @@ class Block(nn.Module):
         """[..., in_features] -> [..., out_features]."""
         return self.norm(self.linear(x))  # type: ignore[no-any-return]
 
+    def weights(self) -> LayerWeights:
+        """Its parameters, for the kernels."""
+        return LayerWeights(self.linear.weight, self.linear.bias, self.norm.scale)
+
 
 class MLP(nn.Module):
     """`layers` Blocks of `units`."""
@@ -87,7 +84,19 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in_features] -> [..., units]."""
-        return self.blocks(x)  # type: ignore[no-any-return]
+        return through(self.blocks, x)
+
+
+def through(blocks: nn.Sequential, x: Tensor) -> Tensor:
+    """Blocks of one width, one after the other: [..., in] -> [..., out]."""
+    if len(blocks) and kernels.usable(x):
+        return fused.blocks(x, weights_of(blocks))
+    return blocks(x)  # type: ignore[no-any-return]
+
+
+def weights_of(blocks: Iterable[nn.Module]) -> list[LayerWeights]:
+    """Parameters of Blocks, for the kernels."""
+    return [block.weights() for block in blocks if isinstance(block, Block)]
 
 
 class BlockLinear(nn.Module):

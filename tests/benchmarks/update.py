@@ -31,9 +31,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from actors.config import EnvConfig
 from deploy.presets import SIZES, from_preset
+from learner.allocator import keep_pages
 from learner.batch import Batch
 from learner.imagination import imagine
 from learner.update import Learning
+from system.models import kernels
 from system.models.dynamics import Latent
 from system.specs import ActionSpec, ArraySpec, EnvSpec
 
@@ -46,6 +48,7 @@ WALKER = EnvSpec(
     },
     action=ActionSpec(kind="continuous", size=6),
 )
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 GEMM_SIZE = 1024
 WARM_UPS = 2
 
@@ -54,6 +57,7 @@ def main():
     options = arguments()
     if options.threads:
         torch.set_num_threads(options.threads)
+    keep_pages()  # as every learner does
     device = torch.device(options.device)
     config = preset(options)
     torch.manual_seed(0)
@@ -67,9 +71,10 @@ def main():
         "gemm_bfloat16_ms": gemm(torch.bfloat16, device),
     }
     result = facts(options, config, learning)
-    medians, spread = measure(parts, options.rounds, device)
+    medians, spread = measure(parts, options.rounds, device, CLOCKS[options.clock])
     result |= medians
-    result |= arithmetic(medians, counted_flops(lambda: learning.update(batch)))
+    with kernels.switched_off():  # what the fused kernels multiply cannot be counted
+        result |= arithmetic(medians, counted_flops(lambda: learning.update(batch)))
     result["imagined_steps_per_s"] = result["dream_steps"] / (result["dream_ms"] / 1e3)
     result["spread_ms"] = spread
     report(result, as_json=options.json)
@@ -83,6 +88,9 @@ def arguments():
     parser.add_argument("--threads", type=int, default=1, help="of torch; 0 keeps its default")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", default="fp32", choices=["auto", "fp32", "bf16"])
+    parser.add_argument("--clock", default="wall", choices=list(CLOCKS), help="cpu: time of the "
+                        "process, for a machine that is not quiet")  # fmt: skip
     parser.add_argument("--json", action="store_true")
     return parser.parse_args()
 
@@ -94,8 +102,9 @@ def preset(options):
     learner, size = config.learner, options.batch_size or config.learner.batch_size
     starts = min(learner.dream_starts, size * learner.batch_length)
     learner = dataclasses.replace(
-        learner, batch_size=size, dream_starts=starts, gradient=options.gradient
-    )
+        learner, batch_size=size, dream_starts=starts, gradient=options.gradient,
+        precision=options.precision,
+    )  # fmt: skip
     return dataclasses.replace(config, learner=learner)
 
 
@@ -127,20 +136,25 @@ def random_batch(config, device):
 
 
 def world_model(learning, batch):
-    losses = learning.objective.loss(batch).losses
-    sum(loss.mean() for loss in losses.values()).backward()
+    with kernels.rounding(learning._rounds):
+        losses = learning.objective.loss(batch).losses
+        sum(loss.mean() for loss in losses.values()).backward()
     learning.optimizer.gradient.zero_()
 
 
 def dream(learning, config, device):
     starts = Latent(*learning.world_model.dynamics.initial(dream_starts(config)))
+    with kernels.rounding(learning._rounds):
+        dream_there_and_back(learning, starts, config)
+
+
+def dream_there_and_back(learning, starts, config):
     dreamed = imagine(
         learning.world_model,
         learning.behavior.policy,
         starts,
         config.learner.horizon,
-        differentiable=config.learner.gradient != "reinforce",
-        dtype=learning._dream_dtype,
+        differentiable=learning.behavior.gradient != "reinforce",
     )
     loss = learning.behavior.loss(dreamed)
     (loss.policy.mean() + loss.value.mean()).backward()
@@ -156,15 +170,15 @@ def gemm(dtype, device):
     return lambda: left @ right
 
 
-def measure(parts, rounds, device):
+def measure(parts, rounds, device, clock):
     """Median and [least, most] of each part [ms]."""
 
     def timed(part):
         settle(device)
-        started = time.perf_counter()
+        started = clock()
         part()
         settle(device)
-        return 1e3 * (time.perf_counter() - started)
+        return 1e3 * (clock() - started)
 
     for part in parts.values():
         for _ in range(WARM_UPS):
@@ -208,6 +222,8 @@ def facts(options, config, learning):
         "size": options.size,
         "preset": config.preset,
         "gradient": learner.gradient,
+        "precision": learner.precision,
+        "clock": options.clock,
         "batch_size": learner.batch_size,
         "batch_length": learner.batch_length,
         "dream_starts": dream_starts(config),

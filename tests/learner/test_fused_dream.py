@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from learner.behavior import ActorCritic
 from learner.fused_dream import FusedDream
-from learner.imagination import Dream, frozen, imagine
-from learner.precision import dream_dtype
+from learner.imagination import frozen, imagine
+from learner.precision import rounds_products
 from system.models import kernels
 from system.models.dynamics import Latent
 from system.models.heads import Policy
@@ -27,11 +29,11 @@ from tests.system.models.test_fused import needs_kernels
 ACTION, H, N = 3, 4, 6
 
 
-def _setup():
+def _setup(kind="continuous"):
     torch.manual_seed(0)
-    world_model = WorldModel(MODEL, make_spec("continuous", ACTION))
+    world_model = WorldModel(MODEL, make_spec(kind, ACTION))
     perturb(world_model)
-    policy = Policy(MODEL, make_spec("continuous", ACTION).action)
+    policy = Policy(MODEL, make_spec(kind, ACTION).action)
     perturb(policy, 1)
     index = torch.randint(MODEL.classes, (N, MODEL.stoch))
     stoch = torch.nn.functional.one_hot(index, MODEL.classes).float()
@@ -39,19 +41,19 @@ def _setup():
 
 
 def _plain_roll(dynamics, policy, start, seed):
-    """Step by step, with the noise drawn as the fused one draws it: [H + 1, N, ...]."""
+    """Step by step, with the noise drawn as the fused one draws it: [N, H + 1, ...]."""
     torch.manual_seed(seed)
-    eps, noise = torch.randn(H + 1, N, ACTION), torch.rand(H, N, MODEL.stoch)
+    eps, noise = torch.randn(N, H + 1, ACTION), torch.rand(N, H, MODEL.stoch)
     latent, features, actions = start, [], []
     for t in range(H + 1):
         features.append(latent.feature)
         chosen = policy.distribution(latent.feature)
-        actions.append(chosen.mean + chosen.std * eps[t])
+        actions.append(chosen.mean + chosen.std * eps[:, t])
         if t < H:
             stoch = latent.stoch.flatten(-2)
             deter = dynamics.recur(latent.deter, stoch, dynamics.action_part(actions[t]))
-            latent = Latent(deter, dynamics.prior(deter).sample(noise[t].unsqueeze(-1)))
-    return torch.stack(features), torch.stack(actions)
+            latent = Latent(deter, dynamics.prior(deter).sample(noise[:, t].unsqueeze(-1)))
+    return torch.stack(features, 1), torch.stack(actions, 1)
 
 
 @needs_kernels
@@ -62,7 +64,9 @@ def test_rolling_there_and_back_equals_autograd():
         with frozen(world_model):
             if fast:
                 torch.manual_seed(5)
-                feature, action = FusedDream(world_model.dynamics, policy).roll(start, H)
+                feature, action = FusedDream(world_model.dynamics, policy).roll_with_gradient(
+                    start, H
+                )
             else:
                 with kernels.switched_off():
                     feature, action = _plain_roll(world_model.dynamics, policy, start, 5)
@@ -76,58 +80,78 @@ def test_rolling_there_and_back_equals_autograd():
 
 
 @needs_kernels
-def test_a_bfloat16_dream_follows_the_same_world():
-    world_model, policy, start = _setup()
+@pytest.mark.parametrize("kind", ["continuous", "discrete"])
+@pytest.mark.parametrize("rounded", [False, True])
+def test_a_dream_follows_the_same_world(kind, rounded):
+    world_model, policy, start = _setup(kind)
     let_speak(world_model.reward, 0, 1.0)
-    dream = imagine(world_model, policy, start, H, dtype=torch.bfloat16)
-    assert dream.feature.dtype == torch.bfloat16
-    assert dream.reward.dtype == dream.alive.dtype == dream.action.dtype == torch.float32
-    feature = dream.feature.float()
-    latent = Latent(
-        feature[..., : MODEL.deter],
-        feature[..., MODEL.deter :].unflatten(-1, (MODEL.stoch, MODEL.classes)),
-    )
-    with torch.no_grad():
+    with kernels.rounding(rounded):
+        dream = imagine(world_model, policy, start, H)
+    near = 0.05 if rounded else 1e-5
+    deter, stoch = dream.feature.split([MODEL.deter, MODEL.stoch * MODEL.classes], -1)
+    latent = Latent(deter, stoch.unflatten(-1, (MODEL.stoch, MODEL.classes)))
+    with torch.no_grad(), kernels.switched_off():
         reward, alive = world_model.predict_reward(latent), world_model.predict_continue(latent)
-        torch.testing.assert_close(dream.reward, reward, atol=0.05, rtol=0.05)
-        torch.testing.assert_close(dream.alive, alive, atol=0.02, rtol=0.02)
+        torch.testing.assert_close(dream.reward, reward, atol=near, rtol=near)
+        torch.testing.assert_close(dream.alive, alive, atol=near, rtol=near)
         for t in range(H):
-            deter = world_model.dynamics.recur(
-                latent.deter[:, t],
-                latent.stoch[:, t].flatten(-2),
-                world_model.dynamics.action_part(dream.action[:, t]),
-            )
-            torch.testing.assert_close(deter, latent.deter[:, t + 1], atol=0.03, rtol=0.03)
+            part = world_model.dynamics.action_part(dream.action[:, t])
+            found = world_model.dynamics.recur(deter[:, t], stoch[:, t], part)
+            torch.testing.assert_close(found, deter[:, t + 1], atol=near, rtol=near)
+    assert torch.equal(latent.stoch.sum(-1), torch.ones(N, H + 1, MODEL.stoch))
+    if kind == "discrete":
+        assert torch.equal(dream.action.sum(-1), torch.ones(N, H + 1))
 
 
 @needs_kernels
-def test_bfloat16_losses_and_gradients_point_where_those_of_float32_do():
+@pytest.mark.parametrize("kind", ["continuous", "discrete"])
+def test_a_dream_samples_what_its_distributions_say(kind):
+    """Many dreams of one start: frequencies of classes and actions, against their probabilities."""
+    world_model, policy, start = _setup(kind)
+    many = Latent(*(part[:1].repeat_interleave(20_000, 0) for part in start))
+    dream = imagine(world_model, policy, many, 1)
+    chosen = policy.distribution(start.feature[:1])
+    with torch.no_grad():
+        if kind == "discrete":
+            wanted = chosen.probs[0]
+        else:
+            wanted = chosen.mean[0]
+            torch.testing.assert_close(dream.action[:, 0].std(0), chosen.std[0], atol=0.02, rtol=0)
+        torch.testing.assert_close(dream.action[:, 0].mean(0), wanted, atol=0.02, rtol=0)
+        prior = world_model.dynamics.prior(dream.feature[:, 1, : MODEL.deter]).probs.mean(0)
+    stoch = dream.feature[:, 1, MODEL.deter :].mean(0).view_as(prior)
+    torch.testing.assert_close(stoch, prior, atol=0.02, rtol=0)
+
+
+@needs_kernels
+def test_rounded_losses_and_gradients_point_where_the_others_do():
     world_model, policy, start = _setup()
     behavior = ActorCritic(learner_config(), MODEL, policy)
     let_speak(behavior.value, 2, 1.0)
     let_speak(behavior.slow_value, 3, 1.0)
-    low = imagine(world_model, policy, start, H, dtype=torch.bfloat16)
-    high = Dream(feature=low.feature.float(), action=low.action, reward=low.reward, alive=low.alive)
+    dream = imagine(world_model, policy, start, H)
     gradients, losses = [], []
-    for dream in (low, high):
+    for rounded in (True, False):
         behavior.scale.low.zero_()
         behavior.scale.high.zero_()
-        loss = behavior.loss(dream)
-        total = loss.policy.mean() + loss.value.mean()
-        trained = [p for p in behavior.parameters() if p.requires_grad]
-        gradients.append(torch.cat([g.flatten() for g in torch.autograd.grad(total, trained)]))
+        with kernels.rounding(rounded):
+            loss = behavior.loss(dream)
+            total = loss.policy.mean() + loss.value.mean()
+            trained = [p for p in behavior.parameters() if p.requires_grad]
+            gradients.append(torch.cat([g.flatten() for g in torch.autograd.grad(total, trained)]))
         losses.append(total.item())
     assert losses[0] == pytest.approx(losses[1], rel=0.02, abs=0.02)
     assert torch.cosine_similarity(*gradients, dim=0) > 0.999
 
 
 @needs_kernels
-def test_auto_is_float32_for_small_dreams_and_settings_win():
-    small = learner_config()
-    assert dream_dtype(small, MODEL) == torch.float32
-    assert dream_dtype(learner_config(precision="bf16"), MODEL) == torch.bfloat16
-    with kernels.switched_off():
-        assert dream_dtype(learner_config(precision="bf16"), MODEL) == torch.float32
+def test_auto_rounds_wide_models_only_and_settings_win():
+    wide = replace(MODEL, deter=512)
+    tiles = kernels.has_tiles()
+    assert not rounds_products(learner_config(precision="auto"), MODEL)
+    assert rounds_products(learner_config(precision="auto"), wide) == tiles
+    assert rounds_products(learner_config(precision="bf16"), MODEL) == tiles
+    assert not rounds_products(learner_config(precision="fp32"), wide)
 
 
 @pytest.mark.parametrize("gradient", ["reinforce", "analytic"])

@@ -104,12 +104,12 @@ def test_is_first_forgets_only_that_copy():
 def test_acting_step_by_step_equals_observing_the_sequence(monkeypatch):
     agent = _agent()
     N, T = 2, 6
-    noise = torch.rand(T, N, MODEL.stoch, 1)
+    noise = torch.rand(T, N, MODEL.stoch)
     turn = iter(range(T))
     monkeypatch.setattr(
         agent.world_model.dynamics,
         "_noise",
-        lambda time, _: noise.unbind(0) if time == T else (noise[next(turn)],),
+        lambda time, _: noise if time == T else noise[next(turn)].unsqueeze(0),
     )
     firsts = np.zeros((T, N), bool)
     firsts[0], firsts[3, 1] = True, True

@@ -7,7 +7,6 @@ import torch
 
 from system.models import kernels
 from system.models.dynamics import RSSM, Latent
-from system.models.imagining import Imagination
 from tests.learning_for_tests import MODEL, perturb
 from tests.system.models.test_fused import needs_kernels
 
@@ -64,36 +63,23 @@ def test_scan_and_every_gradient_equal_autograd(B, T):
 
 
 @needs_kernels
-def test_a_dreamed_step_and_its_gradients_equal_autograd():
-    rssm, inputs = _rssm(), _inputs(5, 1)
-    rssm.requires_grad_(False)
-    carry, action = Latent(inputs["deter"], inputs["stoch"]), inputs["action"][:, 0]
-    steps = [Imagination(rssm, torch.float32).step, rssm.imagine_step]
-    results = []
-    for step in steps:
-        torch.manual_seed(6)
-        latent = step(carry, action)
-        weight = torch.randn(latent.feature.shape, generator=torch.Generator().manual_seed(7))
-        gradients = torch.autograd.grad(
-            (latent.feature * weight).sum(), [*carry, inputs["action"]]
-        )  # fmt: skip
-        results.append([latent.deter, latent.stoch, *gradients])
-    for mine, twin in zip(*results, strict=True):
-        torch.testing.assert_close(mine, twin, atol=1e-5, rtol=1e-4)
+def test_a_scan_that_rounds_follows_the_same_world():
+    rssm, inputs = _rssm(), _inputs(40, 3)
+    found, gradients = _observe(rssm, **inputs)
+    with kernels.rounding(True):
+        rounded, others = _observe(rssm, **inputs)
+    torch.testing.assert_close(rounded[0][:, 0], found[0][:, 0], atol=0.03, rtol=0.03)
+    if kernels.has_tiles():
+        assert not torch.equal(rounded[0], found[0])
+    # Later steps may draw other samples; a gradient that meets only the first does not.
+    assert torch.cosine_similarity(gradients["deter"].flatten(), others["deter"].flatten(), 0) > 0.9
 
 
 @needs_kernels
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 3e-2)])
-@torch.no_grad()
-def test_a_step_in_place_is_the_plain_recurrence(dtype, tolerance):
-    rssm, inputs = _rssm(), _inputs(64, 1)
-    start, action = Latent(inputs["deter"], inputs["stoch"]), inputs["action"][:, 0]
-    feature = torch.zeros(64, 2, MODEL.feature, dtype=dtype)
-    feature[:, 0] = start.feature
-    deter = Imagination(rssm, dtype).step_into(start.deter, feature[:, 0], action, feature[:, 1])
-    wanted = rssm.recur(start.deter, start.stoch.flatten(-2), rssm.action_part(action))
-    torch.testing.assert_close(deter, wanted, atol=tolerance, rtol=tolerance)
-    torch.testing.assert_close(feature[:, 1, : MODEL.deter], deter.to(dtype))
-    stoch = feature[:, 1, MODEL.deter :].float().unflatten(-1, (MODEL.stoch, MODEL.classes))
-    assert torch.equal(stoch.sum(-1), torch.ones(64, MODEL.stoch))
-    assert torch.equal(feature[:, 0].float(), start.feature.to(dtype).float())
+def test_nothing_of_the_old_episode_is_left_not_even_nan():
+    rssm, inputs = _rssm(), _inputs(3, 2)
+    inputs["deter"] = torch.full_like(inputs["deter"], float("nan")).requires_grad_()
+    inputs["is_first"][:, 0] = True
+    parts, gradients = _observe(rssm, **inputs)
+    assert all(part.isfinite().all() for part in parts)
+    assert not gradients["deter"].any()

@@ -1,0 +1,165 @@
+"""Weights laid out for the kernels' products, and room for what their gradients need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from system.models import records
+from system.models.kernels import call, max_threads, rounds
+
+PANEL, TILE, DEEP = 32, 16, 32
+"""Columns of a panel; of a bfloat16 tile; and its rows. As in `native/matrix.h`."""
+
+
+Memory = dict[Any, tuple[records.Matrix, Tensor]]
+"""Weights laid out, by address, shape, strides and precision."""
+_memory: Memory | None = None
+
+
+@contextmanager
+def remembering(memory: Memory) -> Iterator[None]:
+    """Inside, no weight changes: each is laid out once, and found again in `memory`."""
+    global _memory
+    before, _memory = _memory, memory
+    try:
+        yield
+    finally:
+        _memory = before
+
+
+def matrix(weight: Tensor) -> records.Matrix:
+    """Of x @ weight: float32 [in, out], or [G, in, out] block-diagonal, of any strides.
+
+    In bfloat16 where `kernels.rounding` says so.
+    """
+    if _memory is None:
+        return _matrix(weight)
+    key = weight.data_ptr(), weight.shape, weight.stride(), rounds()
+    found = _memory.get(key)
+    if found is None:
+        # The weight is kept, so that its address is not given to another.
+        found = _memory[key] = _matrix(weight), weight
+    return found[0]
+
+
+def _matrix(weight: Tensor) -> records.Matrix:
+    weight = weight.detach()
+    blocks, rows, columns = weight.shape if weight.ndim == 3 else (1, *weight.shape)
+    block = weight.stride(0) if weight.ndim == 3 else 0
+    row, column = weight.stride()[-2:]
+    if rounds():
+        size = blocks * _up(columns, TILE) * _up(rows, DEEP)
+        pairs = torch.zeros(size, dtype=torch.bfloat16)
+        call("pack", weight, block, row, column, blocks, rows, columns, None, pairs)
+        return records.Matrix.of(pairs=pairs, blocks=blocks, in_=rows, out=columns)  # type: ignore[no-any-return]
+    if column == 1 and columns % TILE == 0:
+        panels, panel = weight, PANEL
+    else:
+        panels, panel = torch.zeros(blocks * _up(columns, PANEL) * rows), rows * PANEL
+        call("pack", weight, block, row, column, blocks, rows, columns, panels, None)
+        block, row = panel * (_up(columns, PANEL) // PANEL), PANEL
+    return records.Matrix.of(  # type: ignore[no-any-return]
+        panels=panels, block=block, panel=panel, row=row, blocks=blocks, in_=rows, out=columns
+    )
+
+
+class Pair(NamedTuple):
+    """A weight and its transpose."""
+
+    forward: records.Matrix
+    back: records.Matrix
+
+    @classmethod
+    def of(cls, weight: Tensor) -> Pair:
+        """Float32 [in, out] or [G, in, out]."""
+        return cls(matrix(weight), matrix(weight.transpose(-1, -2)))
+
+
+class LayerWeights(NamedTuple):
+    """Parameters of a Block."""
+
+    weight: Tensor
+    """float32 [out, in]."""
+    bias: Tensor
+    scale: Tensor
+
+    def packed(self) -> records.Layer:
+        """As the kernels read them."""
+        forward, back = Pair.of(self.weight.T)
+        found: records.Layer = records.Layer.of(
+            weight=forward, turned=back, bias=self.bias.detach(), scale=self.scale.detach()
+        )
+        return found
+
+
+def stack(layers: Sequence[LayerWeights]) -> records.Stack:
+    """Blocks one after the other; all of the same width."""
+    packed = records.array([layer.packed() for layer in layers])
+    found: records.Stack = records.Stack.of(count=len(layers), layers=packed)
+    return found
+
+
+class LayerTape(NamedTuple):
+    """What a Block leaves at every row and step, and what the way back adds."""
+
+    before: Tensor
+    """float32 [N, T, out]: linear output."""
+    inverse: Tensor
+    """[N, T, 1]: 1 / its rms."""
+    after: Tensor
+    """[N, T, out]: output, filled on the way back."""
+    gradient: Tensor
+    """[N, T, out]: of `before`, filled on the way back."""
+    dscale: Tensor
+    """[threads, out], added to on the way back."""
+
+    @classmethod
+    def empty(cls, rows: int, time: int, width: int) -> LayerTape:
+        """Room for everything."""
+        before, after, gradient = (torch.empty(rows, time, width) for _ in range(3))
+        inverse, dscale = torch.empty(rows, time, 1), torch.zeros(max_threads(), width)
+        return cls(before, inverse, after, gradient, dscale)
+
+    @classmethod
+    def scratch(cls, rows: int, time: int, width: int) -> LayerTape:
+        """Room for one step, overwritten by the next: nothing is kept for a gradient."""
+        before, inverse = passing(rows, time, width), passing(rows, time, 1)
+        return cls(before, inverse, before, before, before)
+
+    def record(self) -> records.LayerTape:
+        """As the kernels see it."""
+        found: records.LayerTape = records.LayerTape.of(**self._asdict())
+        return found
+
+
+def passing(rows: int, time: int, *shape: int) -> Tensor:
+    """[rows, time, ...] whose steps share their memory."""
+    return torch.empty(rows, 1, *shape).expand(rows, time, *shape)
+
+
+def tapes(found: Sequence[LayerTape]) -> object:
+    """Those of a stack, side by side."""
+    return records.array([tape.record() for tape in found])
+
+
+def outer(a: Tensor, b: Tensor, *, blocks: int = 1, rounded: bool = False) -> Tensor:
+    """a.T @ b of float32 [rows, m] and [rows, n], or per block: the gradient of a weight.
+
+    Returns:
+      float32 [m, n], or [G, m, n] of [rows, G * m] and [rows, G * n].
+    """
+    m, n = a.shape[1] // blocks, b.shape[1] // blocks
+    out = torch.zeros(blocks, m, n)
+    call(
+        "outer", a, a.stride(0), b, b.stride(0), out, n, len(a), m, n, blocks, int(rounded)
+    )  # fmt: skip
+    return out if blocks > 1 else out[0]
+
+
+def _up(size: int, multiple: int) -> int:
+    return -(-size // multiple) * multiple
