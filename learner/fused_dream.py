@@ -7,6 +7,7 @@ over all N * H rows.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -16,10 +17,42 @@ from system.models import records
 from system.models.cell import CellTape
 from system.models.dynamics import RSSM, Latent
 from system.models.fused import block_gradients
-from system.models.heads import Policy
+from system.models.heads import BinaryHead, Policy, TwoHotHead
 from system.models.kernels import call, rounds
-from system.models.layers import weights_of
-from system.models.packed import LayerTape, Pair, outer, passing, stack, tapes
+from system.models.layers import MLP, weights_of
+from system.models.packed import (
+    LayerTape,
+    LayerWeights,
+    Made,
+    Pair,
+    outer,
+    passing,
+    per_thread,
+    remember,
+    stack,
+    tapes,
+)
+
+
+class _Reader(NamedTuple):
+    """A stack, and what it makes of every feature."""
+
+    layers: list[LayerWeights]
+    tapes: list[LayerTape]
+    kept: bool
+    """Whether there will be gradients."""
+    out: Tensor
+
+    def record(self) -> records.Reader:
+        found: records.Reader = records.Reader.of(
+            stack=stack(self.layers), tapes=tapes(self.tapes), out=self.out
+        )
+        return found
+
+    def remember(self, feature: Tensor) -> None:
+        made = [tape.as_rows() for tape in self.tapes if self.kept]
+        rows = feature.flatten(0, 1)
+        remember(rows, self.layers[0].weight, Made(made, self.out.flatten(0, 1)))
 
 
 class Rolled(NamedTuple):
@@ -38,12 +71,15 @@ class FusedDream:
         rolled = FusedDream(dynamics, policy).roll_with_gradient(start, horizon)  # if continuous
     """
 
-    def __init__(self, dynamics: RSSM, policy: Policy) -> None:
+    def __init__(
+        self, dynamics: RSSM, policy: Policy, readers: Sequence[TwoHotHead | BinaryHead] = ()
+    ) -> None:
+        """What `readers` make of the features is remembered (`packed.remembering`)."""
         self._dynamics, self._policy = dynamics, policy
+        self._readers = [policy.mlp, *[head.mlp for head in readers]]
         blocks = weights_of(policy.mlp.blocks)
         self._parameters = [part for block in blocks for part in block]
         self._parameters += [policy.out.weight, policy.out.bias]
-        self._widths = [len(block.bias) for block in blocks]
 
     def roll(self, start: Latent, horizon: int) -> Rolled:
         """From [N, ...], without gradient."""
@@ -62,8 +98,6 @@ class FusedDream:
         N, H, F = len(start.deter), horizon, start.feature.shape[-1]
         A, S = dynamics.action_in.linear.in_features, dynamics.config.stoch
         weights = dynamics.cell_weights()
-        make = LayerTape.empty if kept else LayerTape.scratch
-        self._policy_tapes = [make(N, H + 1, width) for width in self._widths]
         hidden = dynamics.config.hidden
         self._prior_tapes = [
             LayerTape.scratch(N, H, hidden)._replace(**_kept_before(N, H, hidden, kept=kept))
@@ -72,6 +106,8 @@ class FusedDream:
         self.feature = torch.empty(N, H + 1, F)
         self.feature[:, 0] = start.feature
         self.action = torch.empty(N, H + 1, A)
+        readers = [self._reader(mlp, kept=kept) for mlp in self._readers]
+        self._policy_tapes = readers[0].tapes
         discrete = policy.kind == "discrete"
         noise = torch.rand(N, H + 1, 1) if discrete else torch.randn(N, H + 1, A)
         slopes = torch.empty(3, N, H + 1, A)
@@ -81,8 +117,9 @@ class FusedDream:
         self._fields = {
             "cell": weights.packed(**dynamics.shape._asdict()),
             "prior": stack(weights_of(dynamics.prior_in)),
-            "policy": stack(weights_of(policy.mlp.blocks)),
-            "prior_tapes": tapes(self._prior_tapes), "policy_tapes": tapes(self._policy_tapes),
+            "prior_tapes": tapes(self._prior_tapes),
+            "readers": records.array([reader.record() for reader in readers]),
+            "reader_count": len(readers),
             "prior_out": prior_out.forward, "prior_out_turned": prior_out.back,
             "policy_out": policy_out.forward, "policy_out_turned": policy_out.back,
             "prior_bias": dynamics.prior_out.bias, "policy_bias": policy.out.bias,
@@ -93,6 +130,17 @@ class FusedDream:
         }  # fmt: skip
         self._rounded = rounds()
         call("roll", records.Roll.of(**self._fields, dfeature=self.feature, dout=self.action))
+        for reader in readers:
+            reader.remember(self.feature)
+
+    def _reader(self, mlp: MLP, *, kept: bool) -> _Reader:
+        """Room for what a stack makes of the features; for its gradients, if there will be any."""
+        N, steps = self.feature.shape[:2]
+        kept = kept or any(parameter.requires_grad for parameter in mlp.parameters())
+        make = LayerTape.empty if kept else LayerTape.scratch
+        width = mlp.out_features
+        room = [make(N, steps, width) for _ in mlp.blocks]
+        return _Reader(weights_of(mlp.blocks), room, kept, torch.empty(N, steps, width))
 
     def back(self, gradient: Tensor) -> list[Tensor]:
         """From the gradient of the features [N, H + 1, F] to those of the policy's parameters."""
@@ -120,7 +168,7 @@ def _kept_before(rows: int, time: int, width: int, *, kept: bool) -> dict[str, T
         "inverse": torch.empty(rows, time, 1),
         "after": passing(rows, time, width),
         "gradient": passing(rows, time, width),
-        "dscale": LayerTape.empty(1, 1, width).dscale,
+        "sums": per_thread(2, width),
     }
 
 

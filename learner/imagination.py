@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from learner.fused_dream import FusedDream
 from system.models import kernels
 from system.models.dynamics import RSSM, Latent
-from system.models.heads import Policy
+from system.models.heads import Policy, TwoHotHead
 from system.models.world_model import WorldModel
 
 
@@ -50,6 +50,7 @@ def imagine(
     horizon: int,
     *,
     differentiable: bool = False,
+    readers: Sequence[TwoHotHead] = (),
 ) -> Dream:
     """Dreams `horizon` steps from every start under the policy.
 
@@ -60,6 +61,7 @@ def imagine(
       horizon: H [agent steps].
       differentiable: keep the graph, so that imagined returns have gradients for the policy (and
         only for the policy).
+      readers: heads that will read the features; on a CPU cheapest while these are being made.
 
     Returns:
       A Dream of [N, H + 1].
@@ -67,7 +69,10 @@ def imagine(
     dynamics = world_model.dynamics
     fused = isinstance(dynamics, RSSM) and kernels.usable(start.deter)
     if fused and (not differentiable or policy.kind == "continuous"):
-        return _imagine_fused(world_model, policy, start, horizon, differentiable=differentiable)
+        dream = FusedDream(
+            dynamics, policy, [world_model.reward, world_model.continuation, *readers]
+        )
+        return _imagine_fused(dream, world_model, start, horizon, differentiable=differentiable)
     with torch.set_grad_enabled(differentiable), frozen(world_model):
         latents, actions = [start], []
         for _ in range(horizon):
@@ -88,11 +93,10 @@ def imagine(
 
 
 def _imagine_fused(
-    world_model: WorldModel, policy: Policy, start: Latent, horizon: int, *, differentiable: bool
+    dream: FusedDream, world_model: WorldModel, start: Latent, horizon: int, *, differentiable: bool
 ) -> Dream:
     """The same by kernels."""
     with torch.set_grad_enabled(differentiable), frozen(world_model):
-        dream = FusedDream(world_model.dynamics, policy)
         roll = dream.roll_with_gradient if differentiable else dream.roll
         feature, action = roll(start, horizon)
         return Dream(

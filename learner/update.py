@@ -22,7 +22,7 @@ from system.models.agent import acting_modules
 from system.models.decoder import Decoder
 from system.models.dynamics import Latent
 from system.models.heads import Policy
-from system.models.packed import remembering
+from system.models.packed import Memory, remembering
 from system.models.world_model import WorldModel
 from system.specs import EnvSpec
 
@@ -74,7 +74,7 @@ class Learning(nn.Module):
 
     def update(self, batch: Batch) -> UpdateResult:
         """One optimizer step on the sum of all losses."""
-        with kernels.rounding(self._rounds), remembering({}):
+        with kernels.rounding(self._rounds), remembering(Memory()):
             losses, result = self._losses(batch)
             total = torch.stack([self._scale(name) * loss for name, loss in losses.items()]).sum()
             self.activity.switch("backward")
@@ -96,6 +96,7 @@ class Learning(nn.Module):
             starts,
             self._config.horizon,
             differentiable=self.behavior.gradient != "reinforce",
+            readers=(self.behavior.value, self.behavior.slow_value),
         )
         self.activity.switch("behavior")
         behavior = self.behavior.loss(dream)

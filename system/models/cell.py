@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from system.models import records
-from system.models.kernels import max_threads
-from system.models.packed import Pair, outer, passing
+from system.models.packed import Pair, outer, passing, per_thread, summed
 
 
 class CellWeights(NamedTuple):
@@ -116,8 +115,8 @@ class CellTape(NamedTuple):
             dbefore_in=back(3 * hidden),
             dbefore_hidden=back(D),
             dgates=back(3 * D),
-            din_scale=torch.zeros(max_threads(), 3, hidden),
-            dhidden_scale=torch.zeros(max_threads(), D),
+            din_scale=per_thread(3, hidden),
+            dhidden_scale=per_thread(D),
         )
 
     def record(self) -> records.CellTape:
@@ -150,11 +149,11 @@ def weight_gradients(tape: CellTape, read: Read, groups: int, *, rounded: bool) 
         stoch_in=gradient(din[:, n : 2 * n], rows(read.stoch)),
         action_in=gradient(din[:, 2 * n :], rows(read.action)),
         in_bias=din.sum(0).view(3, n),
-        in_scale=tape.din_scale.sum(0),
+        in_scale=summed(tape.din_scale),
         shared=gradient(rows(tape.shared), dhidden),
         hidden=gradient(rows(read.deter), dhidden, groups),
         hidden_bias=dhidden.sum(0),
-        hidden_scale=tape.dhidden_scale.sum(0),
+        hidden_scale=summed(tape.dhidden_scale),
         gates=gradient(rows(tape.hidden), dgates, groups),
         gates_bias=dgates.sum(0).view(groups, 3, -1),
     )

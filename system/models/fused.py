@@ -12,9 +12,19 @@ import torch
 from torch import Tensor
 
 from system.models import records
-from system.models.kernels import call, max_threads, rounding, rounds
+from system.models.kernels import call, rounding, rounds
 from system.models.numerics import TwoHotTarget
-from system.models.packed import LayerTape, LayerWeights, Pair, outer, stack, tapes
+from system.models.packed import (
+    LayerTape,
+    LayerWeights,
+    Pair,
+    outer,
+    per_thread,
+    recall,
+    stack,
+    summed,
+    tapes,
+)
 
 
 def norm_silu(x: Tensor, scale: Tensor) -> Tensor:
@@ -91,25 +101,29 @@ class _NormSilu(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ANN401
         x, scale, inverse = ctx.saved_tensors
         n = x.shape[-1]
-        dx, dscale = torch.empty_like(x), torch.zeros(max_threads(), n)
+        dx, dscale = torch.empty_like(x), per_thread(n)
         call(
             "norm_silu_gradient", gradient.contiguous(), x, scale, inverse, dx, dscale,
             len(inverse), n,
         )  # fmt: skip
-        return dx, dscale.sum(0)
+        return dx, summed(dscale)
 
 
 class _Blocks(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, *parameters: Tensor) -> Tensor:  # noqa: ANN401
         layers = [LayerWeights(*parameters[i : i + 3]) for i in range(0, len(parameters), 3)]
+        ctx.save_for_backward(x)
+        ctx.packed, ctx.rounded = stack(layers), rounds()
+        made = recall(x, layers[0].weight)
+        if made is not None:
+            ctx.kept = made.tapes
+            # Another tensor than is remembered: an output that held itself would never be freed.
+            return made.out.detach()
         rows, width = len(x), len(layers[-1].bias)
         make = LayerTape.empty if any(ctx.needs_input_grad) else LayerTape.scratch
-        kept = [make(rows, 1, width) for _ in layers]
-        packed, out = stack(layers), torch.empty(rows, width)
-        call("stack", packed, tapes(kept), x, x.stride(0), out, rows)
-        ctx.save_for_backward(x)
-        ctx.kept, ctx.packed, ctx.rounded = kept, packed, rounds()
+        ctx.kept, out = [make(rows, 1, width) for _ in layers], torch.empty(rows, width)
+        call("stack", ctx.packed, tapes(ctx.kept), x, x.stride(0), out, rows)
         return out
 
     @staticmethod
@@ -130,8 +144,7 @@ def block_gradients(x: Tensor, kept: Sequence[LayerTape], *, rounded: bool) -> l
     """Of weight, bias and scale of every Block; x [rows, in] is what the first one read."""
     found: list[Tensor] = []
     for tape in kept:
-        rows = tape.gradient.flatten(0, 1)
-        found += [outer(rows, x, rounded=rounded), rows.sum(0), tape.dscale.sum(0)]
+        found += [outer(tape.gradient.flatten(0, 1), x, rounded=rounded), *summed(tape.sums)]
         x = tape.after.flatten(0, 1)
     return found
 
@@ -195,9 +208,8 @@ def _gradients(ctx: Any, weight: Tensor) -> tuple[Tensor, Tensor] | None:  # noq
     """Room for those of an output layer, for every thread, if they are wanted."""
     if not ctx.needs_input_grad[1]:
         return None
-    threads = max_threads()
-    return torch.zeros(threads, *weight.shape), torch.zeros(threads, len(weight))
+    return per_thread(*weight.shape), per_thread(len(weight))
 
 
 def _summed(gradients: tuple[Tensor, Tensor] | None) -> tuple[Tensor | None, Tensor | None]:
-    return (None, None) if gradients is None else (gradients[0].sum(0), gradients[1].sum(0))
+    return (None, None) if gradients is None else (summed(gradients[0]), summed(gradients[1]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -16,20 +17,51 @@ PANEL, TILE, DEEP = 32, 16, 32
 """Columns of a panel; of a bfloat16 tile; and its rows. As in `native/matrix.h`."""
 
 
-Memory = dict[Any, tuple[records.Matrix, Tensor]]
-"""Weights laid out, by address, shape, strides and precision."""
+class Made(NamedTuple):
+    """What a stack of Blocks has made of some rows."""
+
+    tapes: list[LayerTape]
+    """Each [rows, 1, ...]; none where there will be no gradient."""
+    out: Tensor
+    """float32 [rows, out]."""
+
+
+@dataclass(slots=True)
+class Memory:
+    """What need not be done twice while no weight changes. What addresses stand for is kept."""
+
+    matrices: dict[Any, tuple[records.Matrix, Tensor]] = field(default_factory=dict)
+    """Weights laid out, by address, shape, strides and precision."""
+    made: dict[Any, tuple[Made, Tensor, Tensor]] = field(default_factory=dict)
+    """By addresses of rows and of the first weight."""
+
+
 _memory: Memory | None = None
 
 
 @contextmanager
 def remembering(memory: Memory) -> Iterator[None]:
-    """Inside, no weight changes: each is laid out once, and found again in `memory`."""
+    """Inside, no weight changes: what has been laid out or made is found again in `memory`."""
     global _memory
     before, _memory = _memory, memory
     try:
         yield
     finally:
         _memory = before
+
+
+def remember(rows: Tensor, weight: Tensor, made: Made) -> None:
+    """For `recall`, if anything is remembered here."""
+    if _memory is not None:
+        _memory.made[rows.data_ptr(), rows.shape, weight.data_ptr()] = made, rows, weight
+
+
+def recall(rows: Tensor, weight: Tensor) -> Made | None:
+    """What the stack whose first weight this is has made of these rows [rows, in]."""
+    if _memory is None:
+        return None
+    found = _memory.made.get((rows.data_ptr(), rows.shape, weight.data_ptr()))
+    return found and found[0]
 
 
 def matrix(weight: Tensor) -> records.Matrix:
@@ -40,10 +72,9 @@ def matrix(weight: Tensor) -> records.Matrix:
     if _memory is None:
         return _matrix(weight)
     key = weight.data_ptr(), weight.shape, weight.stride(), rounds()
-    found = _memory.get(key)
+    found = _memory.matrices.get(key)
     if found is None:
-        # The weight is kept, so that its address is not given to another.
-        found = _memory[key] = _matrix(weight), weight
+        found = _memory.matrices[key] = _matrix(weight), weight
     return found[0]
 
 
@@ -115,15 +146,14 @@ class LayerTape(NamedTuple):
     """[N, T, out]: output, filled on the way back."""
     gradient: Tensor
     """[N, T, out]: of `before`, filled on the way back."""
-    dscale: Tensor
-    """[threads, out], added to on the way back."""
+    sums: Tensor
+    """[threads, 2, out], added to on the way back: gradients of bias and scale."""
 
     @classmethod
     def empty(cls, rows: int, time: int, width: int) -> LayerTape:
         """Room for everything."""
         before, after, gradient = (torch.empty(rows, time, width) for _ in range(3))
-        inverse, dscale = torch.empty(rows, time, 1), torch.zeros(max_threads(), width)
-        return cls(before, inverse, after, gradient, dscale)
+        return cls(before, torch.empty(rows, time, 1), after, gradient, per_thread(2, width))
 
     @classmethod
     def scratch(cls, rows: int, time: int, width: int) -> LayerTape:
@@ -131,10 +161,25 @@ class LayerTape(NamedTuple):
         before, inverse = passing(rows, time, width), passing(rows, time, 1)
         return cls(before, inverse, before, before, before)
 
+    def as_rows(self) -> LayerTape:
+        """[N, T, ...] as [N * T, 1, ...], with sums of their own."""
+        before, inverse, after, gradient = (part.flatten(0, 1).unsqueeze(1) for part in self[:-1])
+        return LayerTape(before, inverse, after, gradient, per_thread(*self.sums.shape[1:]))
+
     def record(self) -> records.LayerTape:
         """As the kernels see it."""
         found: records.LayerTape = records.LayerTape.of(**self._asdict())
         return found
+
+
+def per_thread(*shape: int) -> Tensor:
+    """Zeros [threads, ...], for what several threads add up."""
+    return torch.zeros(max_threads(), *shape)
+
+
+def summed(x: Tensor) -> Tensor:
+    """[threads, ...] -> [...]."""
+    return x[0] if len(x) == 1 else x.sum(0)
 
 
 def passing(rows: int, time: int, *shape: int) -> Tensor:

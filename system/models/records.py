@@ -74,7 +74,7 @@ class LayerTape(Record):
     """What a Block leaves for its gradient."""
 
     _fields_ = [("before", Track), ("inverse", Track), ("after", Track), ("gradient", Track),
-                ("dscale", _P)]  # fmt: skip
+                ("sums", _P)]  # fmt: skip
 
 
 class TwoHot(Record):
@@ -129,12 +129,18 @@ class Scan(Record):
     ]  # fmt: skip
 
 
+class Reader(Record):
+    """A stack that reads every feature of a dream."""
+
+    _fields_ = [("stack", Stack), ("tapes", _P), ("out", Track)]
+
+
 class Roll(Record):
     """A dream."""
 
     _fields_ = [
-        ("cell", Cell), ("prior", Stack), ("policy", Stack), ("prior_tapes", _P),
-        ("policy_tapes", _P),
+        ("cell", Cell), ("prior", Stack), ("prior_tapes", _P), ("readers", _P),
+        ("reader_count", _I),
         *[(name, Matrix) for name in ("prior_out", "prior_out_turned", "policy_out",
                                       "policy_out_turned")],
         ("prior_bias", _P), ("policy_bias", _P),

@@ -18,7 +18,7 @@ from torch import Tensor
 from system.models import records
 from system.models.cell import CellTape, CellWeights, Read, weight_gradients
 from system.models.kernels import call, rounds
-from system.models.packed import LayerTape, LayerWeights, Pair, outer
+from system.models.packed import LayerTape, LayerWeights, Pair, outer, summed
 
 
 class PosteriorWeights(NamedTuple):
@@ -147,7 +147,7 @@ class _Scan:
             deter_in=outer(
                 dbefore.flatten(0, 1), filtered.deter.flatten(0, 1), rounded=self.rounded
             ),
-            scale=self.posterior_tape.dscale.sum(0),
+            scale=summed(self.posterior_tape.sums)[1],
             out=outer(rows, hidden, rounded=self.rounded),
             bias=rows.sum(0),
         )

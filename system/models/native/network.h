@@ -17,7 +17,7 @@ typedef struct {
     Track inverse;  /* 1 / rms of it, width 1 */
     Track after;    /* way back: what the next layer read */
     Track gradient; /* way back: of `before` */
-    float *dscale;  /* [threads, out], added to */
+    float *sums;    /* [threads, 2, out], added to: gradients of bias and scale */
 } LayerTape;
 
 /* silu(x / rms(x) * scale); returns 1 / rms. */
@@ -75,14 +75,14 @@ static void stack_back(const Stack *stack, const LayerTape *tapes, float *dout, 
     for (int64_t l = stack->count - 1; l >= 0; l--) {
         const Layer *layer = stack->layers + l;
         const LayerTape *tape = tapes + l;
-        int64_t n = layer->weight.out;
+        int64_t n = layer->weight.out, step = tape->gradient.row;
+        float *dbias = tape->sums + thread * 2 * n, *gradient = at(tape->gradient, first, t);
         for (int64_t r = 0; r < rows; r++)
             norm_row_back(dout + r * width, at(tape->before, first + r, t), layer->scale,
-                          *at(tape->inverse, first + r, t), at(tape->gradient, first + r, t),
-                          at(tape->after, first + r, t), tape->dscale + thread * n, n);
-        if (l > 0)
-            multiply(&layer->turned, at(tape->gradient, first, t), tape->gradient.row, dout, width,
-                     rows, NULL, 0);
+                          *at(tape->inverse, first + r, t), gradient + r * step,
+                          at(tape->after, first + r, t), dbias + n, n);
+        add_columns(gradient, step, dbias, rows, n);
+        if (l > 0) multiply(&layer->turned, gradient, step, dout, width, rows, NULL, 0);
     }
 }
 

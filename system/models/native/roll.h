@@ -2,10 +2,19 @@
 #define MIN_STD 0.1f
 #define MAX_STD 1.0f
 
+/* A stack that reads every feature while it is in the cache. */
+typedef struct {
+    Stack stack;
+    const LayerTape *tapes;
+    Track out; /* [H + 1] */
+} Reader;
+
 typedef struct {
     Cell cell;
-    Stack prior, policy;
-    const LayerTape *prior_tapes, *policy_tapes;
+    Stack prior;
+    const LayerTape *prior_tapes;
+    const Reader *readers; /* the first one is the policy's */
+    int64_t reader_count;
     Matrix prior_out, prior_out_turned, policy_out, policy_out_turned;
     const float *prior_bias, *policy_bias;
     Track feature; /* [H + 1]: deter and one-hot stoch; at 0 given by the caller */
@@ -39,13 +48,16 @@ static void act_row(const Roll *d, const float *out, int64_t row, int64_t t) {
 static void roll_rows(const Roll *d, int64_t first, int64_t rows) {
     const Cell *c = &d->cell;
     int64_t A = c->action_in.in, SK = c->S * c->K, D = c->gates.blocks * c->gates.in;
-    int64_t u = d->policy_out.in, outs = d->policy_out.out, n = d->prior_out.in;
-    float hidden[rows * u], out[rows * outs], bounded[rows * A], prior[rows * n], logits[rows * SK];
+    int64_t outs = d->policy_out.out, n = d->prior_out.in;
+    const Track *hidden = &d->readers->out;
+    float out[rows * outs], bounded[rows * A], prior[rows * n], logits[rows * SK];
     for (int64_t t = 0; t <= d->H; t++) {
         const float *feature = at(d->feature, first, t);
-        stack_forward(&d->policy, d->policy_tapes, feature, d->feature.row, hidden, u, first, rows,
-                      t);
-        multiply(&d->policy_out, hidden, u, out, outs, rows, d->policy_bias, 0);
+        for (const Reader *reader = d->readers; reader < d->readers + d->reader_count; reader++)
+            stack_forward(&reader->stack, reader->tapes, feature, d->feature.row,
+                          at(reader->out, first, t), reader->out.row, first, rows, t);
+        multiply(&d->policy_out, at(*hidden, first, t), hidden->row, out, outs, rows, d->policy_bias,
+                 0);
         for (int64_t r = 0; r < rows; r++) act_row(d, out + r * outs, first + r, t);
         if (t == d->H) break;
         for (int64_t r = 0; r < rows; r++)
@@ -96,10 +108,10 @@ static void roll_rows_back(const Roll *d, int64_t first, int64_t rows, int64_t t
             }
         }
         multiply(&d->policy_out_turned, at(d->dout, first, t), d->dout.row, hidden, u, rows, NULL, 0);
-        stack_back(&d->policy, d->policy_tapes, hidden, u, first, rows, t, thread);
+        stack_back(&d->readers->stack, d->readers->tapes, hidden, u, first, rows, t, thread);
         copy_rows(at(d->dfeature, first, t), d->dfeature.row, dfeature, F, rows, F);
-        const Track *dpolicy = &d->policy_tapes->gradient;
-        multiply(&d->policy.layers->turned, at(*dpolicy, first, t), dpolicy->row, dfeature, F, rows,
+        const Track *dpolicy = &d->readers->tapes->gradient;
+        multiply(&d->readers->stack.layers->turned, at(*dpolicy, first, t), dpolicy->row, dfeature, F, rows,
                  NULL, 1);
         add_rows(dfeature, F, ddeter, D, rows, D);
         add_rows(dfeature + D, F, dstoch, SK, rows, SK);

@@ -71,7 +71,7 @@ static void scan_rows_back(const Scan *s, int64_t first, int64_t rows, int64_t t
         for (int64_t r = 0; r < rows; r++)
             norm_row_back(dhidden + r * n, at(s->seen, first + r, t), s->posterior.scale,
                           *at(tape->inverse, first + r, t), at(tape->gradient, first + r, t),
-                          at(tape->after, first + r, t), tape->dscale + thread * n, n);
+                          at(tape->after, first + r, t), tape->sums + (2 * thread + 1) * n, n);
         add_rows(at(s->ddeter, first, t), s->ddeter.row, ddeter, D, rows, D);
         multiply(&s->posterior.turned, at(tape->gradient, first, t), tape->gradient.row, ddeter, D,
                  rows, NULL, 1);

@@ -1,4 +1,4 @@
-/* Two-hot heads from their last hidden layer: logits [rows, V] are held for CHUNK rows at a time. */
+/* Two-hot heads from their last hidden layer: logits [rows, V] are held for a few rows at a time. */
 
 typedef struct {
     Matrix out, turned;
@@ -82,11 +82,11 @@ static void logits_back(const TwoHot *h, const float *dlogits, const float *hidd
     add_columns(dlogits, V, h->dbias + thread * V, rows, V);
 }
 
-#define EACH_CHUNK(body)                                                                           \
+#define EACH_CHUNK(size, body)                                                                     \
     int64_t V = h->out.out, in = h->out.in;                                                        \
     PARALLEL(rows * V)                                                                             \
-    for (int64_t first = 0; first < rows; first += CHUNK) {                                        \
-        int64_t many = rows - first < CHUNK ? rows - first : CHUNK;                                \
+    for (int64_t first = 0; first < rows; first += size) {                                         \
+        int64_t many = rows - first < size ? rows - first : size;                                  \
         float logits[many * V];                                                                    \
         Palette before = begin_tiles();                                                            \
         multiply(&h->out, hidden + first * in, in, logits, V, many, h->bias, 0);                   \
@@ -104,23 +104,23 @@ static void logits_back(const TwoHot *h, const float *dlogits, const float *hidd
 /* hidden [rows, in] -> mean [rows]. */
 void two_hot_mean(const TwoHot *h, const float *hidden, float *mean, int64_t rows) {
     float *dhidden = NULL;
-    EACH_CHUNK(mean[r] = mean_row(row, h->bins, V))
+    EACH_CHUNK(ROWS, mean[r] = mean_row(row, h->bins, V))
 }
 
 void two_hot_mean_gradient(const TwoHot *h, const float *hidden, const float *mean,
                            const float *dmean, float *dhidden, int64_t rows) {
-    EACH_CHUNK(mean_row_back(row, h->bins, mean[r], dmean[r], V))
+    EACH_CHUNK(CHUNK, mean_row_back(row, h->bins, mean[r], dmean[r], V))
 }
 
 /* -> loss and normalizer (log of the sum of exp) [rows]. */
 void two_hot_loss(const TwoHot *h, const float *hidden, Target target, Target other, float pull,
                   float *loss, float *normalizer, int64_t rows) {
     float *dhidden = NULL;
-    EACH_CHUNK(loss[r] = loss_row(row, target, other, pull, r, normalizer + r, V))
+    EACH_CHUNK(ROWS, loss[r] = loss_row(row, target, other, pull, r, normalizer + r, V))
 }
 
 void two_hot_loss_gradient(const TwoHot *h, const float *hidden, Target target, Target other,
                            float pull, const float *normalizer, const float *dloss, float *dhidden,
                            int64_t rows) {
-    EACH_CHUNK(loss_row_back(row, target, other, pull, r, normalizer[r], dloss[r], V))
+    EACH_CHUNK(CHUNK, loss_row_back(row, target, other, pull, r, normalizer[r], dloss[r], V))
 }
