@@ -20,6 +20,7 @@ from actors.monitor import Monitor
 from actors.outbox import Outbox
 from actors.refresh import Follow, Refresher
 from actors.report import ROLE, Reporter, tell_nobody
+from actors.strides import Strides
 from system.activity import Activity
 from system.channel.protocol import PolicyChannel
 from system.clock import Clock
@@ -131,11 +132,12 @@ class Actor:
                 reporter=self._reporter,
             ),
         )
+        self._strides = Strides(self._loop, self.env, clock)
 
-    def tick(self) -> Progress | Wait:
-        """See `ActorLoop.tick`."""
+    def tick(self, seconds: float = 0.0) -> Progress | Wait:
+        """One agent step of every copy, or as many as fit into `seconds`; see `Strides.tick`."""
         with self._fence_seen():
-            return self._loop.tick()
+            return self._strides.tick(seconds)
 
     def drain(self) -> Progress | Wait:
         """See `ActorLoop.drain`."""

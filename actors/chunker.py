@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,11 +51,20 @@ class Chunker:
         self._slot, self._incarnation = slot, incarnation
         self._sequence = 0
         self._columns = _columns(spec, num_copies, chunk_length)
-        self._copies = np.arange(num_copies)
-        self._rows = np.zeros(num_copies, np.int64)
-        self._lengths = chunk_length - self._copies * chunk_length // num_copies
+        self._observed = [
+            (key, self._columns[OBSERVATION_PREFIX + key]) for key in spec.observation
+        ]
+        self._time = 0
+        """Rows that every copy has had; row t lies at t modulo L."""
         self._chunk_length = chunk_length
-        self._first_step = np.zeros(num_copies, np.int64)
+        self._begins = [0] * num_copies
+        """Time of the first row of each copy's Chunk."""
+        self._ends = [chunk_length - i * chunk_length // num_copies for i in range(num_copies)]
+        """Time when it is full."""
+        self._next_end = min(self._ends)
+        self._begun = False
+        """Whether every copy's Chunk has a row."""
+        self._version = 0
         self._version_min = np.zeros(num_copies, np.int64)
         self._version_max = np.zeros(num_copies, np.int64)
         self._latent: list[dict[str, Array]] = [{} for _ in range(num_copies)]
@@ -78,68 +87,84 @@ class Chunker:
         Returns:
           The Chunks this call filled, by copy; usually none.
         """
-        self._cut(time_step.is_first)
-        self._start(self._copies[self._rows == 0], version, latent)
-        for name, values in _values(time_step, executed(self._spec.action, action)).items():
-            self._columns[name][self._copies, self._rows] = values
-        np.maximum(self._version_max, version, out=self._version_max)
-        np.minimum(self._version_min, version, out=self._version_min)
-        self._rows += 1
-        return self._seal(self._copies[self._rows == self._lengths], {})
+        if np.count_nonzero(time_step.is_first):
+            self._cut(time_step.is_first)
+        if not self._begun or version != self._version:
+            self._begin(version, latent)
+        self._put(time_step, executed(self._spec.action, action))
+        self._time += 1
+        return self._seal({}) if self._time == self._next_end else []
 
     def flush(self) -> list[Chunk]:
         """Seals what is there, flagged `partial`."""
-        return self._seal(self._copies[self._rows > 0], {"partial": True})
+        self._ends = [self._time] * len(self._ends)
+        return self._seal({"partial": True})
+
+    def _put(self, time_step: TimeStep, action: NDArray[np.float32]) -> None:
+        """One row of every copy; nothing follows a last Step, so its action is padding."""
+        columns, row = self._columns, self._time % self._chunk_length
+        for key, column in self._observed:
+            column[row] = time_step.observation[key]
+        columns[ACTION][row] = action
+        columns[REWARD][row] = time_step.reward
+        columns[IS_FIRST][row] = time_step.is_first
+        columns[IS_LAST][row] = time_step.is_last
+        columns[IS_TERMINAL][row] = time_step.is_terminal
+        if np.count_nonzero(time_step.is_last):
+            columns[ACTION][row, time_step.is_last] = 0
 
     def _cut(self, is_first: NDArray[np.bool_]) -> None:
         """Ends the episodes whose next row starts another; an `is_last` row stays as it is."""
-        cut = is_first & (self._rows > 0)
-        if cut.any():
-            before = (self._copies[cut], self._rows[cut] - 1)
-            self._columns[IS_LAST][before] = True
-            self._columns[ACTION][before] = 0
+        cut = is_first & (np.array(self._begins) < self._time)
+        before = (self._time - 1) % self._chunk_length
+        self._columns[IS_LAST][before, cut] = True
+        self._columns[ACTION][before, cut] = 0
 
-    def _start(self, copies: NDArray[np.int64], version: int, latent: LatentOf) -> None:
-        if not len(copies):
-            return
-        arrays = latent()
+    def _begin(self, version: int, latent: LatentOf) -> None:
+        """Notes what acts from here on, and with which latent the Chunks start that start here."""
+        copies = [i for i, begin in enumerate(self._begins) if begin == self._time]
+        arrays = latent() if copies else {}
         for copy in copies:
             self._latent[copy] = {name: array[copy].copy() for name, array in arrays.items()}
         self._version_min[copies] = self._version_max[copies] = version
+        np.maximum(self._version_max, version, out=self._version_max)
+        np.minimum(self._version_min, version, out=self._version_min)
+        self._version, self._begun = version, True
 
-    def _seal(
-        self, copies: Sequence[int] | NDArray[np.int64], flags: dict[str, bool]
-    ) -> list[Chunk]:
-        return [self._seal_one(int(copy), flags) for copy in copies]
+    def _seal(self, flags: dict[str, bool]) -> list[Chunk]:
+        """The Chunks that end here; those without a row are none."""
+        chunks = []
+        for copy, end in enumerate(self._ends):
+            if end == self._time:
+                if self._begins[copy] < end:
+                    chunks.append(self._seal_one(copy, flags))
+                self._begins[copy], self._ends[copy] = end, end + self._chunk_length
+                self._begun = False
+        self._next_end = min(self._ends)
+        return chunks
 
     def _seal_one(self, copy: int, flags: dict[str, bool]) -> Chunk:
         self._sequence += 1
-        num_steps = int(self._rows[copy])
-        chunk = Chunk(
+        rows = np.arange(self._begins[copy], self._time) % self._chunk_length
+        return Chunk(
             spec_digest=self._digest,
             env=self._spec.name,
             slot=self._slot,
             incarnation=self._incarnation,
             sequence=self._sequence,
             copy=copy,
-            first_step=int(self._first_step[copy]),
+            first_step=self._begins[copy],
             policy_version_min=int(self._version_min[copy]),
             policy_version_max=int(self._version_max[copy]),
             flags=dict(flags),
-            fields={
-                name: column[copy, :num_steps].copy() for name, column in self._columns.items()
-            },
+            fields={name: column[rows, copy] for name, column in self._columns.items()},
             latent=self._latent[copy],
         )
-        self._first_step[copy] += num_steps
-        self._rows[copy] = 0
-        self._lengths[copy] = self._chunk_length
-        return chunk
 
 
 def _columns(spec: EnvSpec, num_copies: int, chunk_length: int) -> dict[str, Array]:
-    """Zeroed columns [N, L, ...] for every field of a Step."""
-    shape = (num_copies, chunk_length)
+    """Zeroed columns [L, N, ...] for every field of a Step, in the order of a Chunk."""
+    shape = (chunk_length, num_copies)
     observation: dict[str, Array] = {
         OBSERVATION_PREFIX + key: np.zeros((*shape, *array.shape), array.dtype)
         for key, array in spec.observation.items()
@@ -151,19 +176,4 @@ def _columns(spec: EnvSpec, num_copies: int, chunk_length: int) -> dict[str, Arr
         IS_FIRST: np.zeros(shape, np.bool_),
         IS_LAST: np.zeros(shape, np.bool_),
         IS_TERMINAL: np.zeros(shape, np.bool_),
-    }
-
-
-def _values(time_step: TimeStep, action: NDArray[np.float32]) -> dict[str, Array]:
-    """One row [N, ...] per field; nothing follows a last Step, so its action is padding."""
-    observation: dict[str, Array] = {
-        OBSERVATION_PREFIX + key: array for key, array in time_step.observation.items()
-    }
-    return {
-        **observation,
-        ACTION: np.where(time_step.is_last[:, None], np.float32(0), action),
-        REWARD: time_step.reward,
-        IS_FIRST: time_step.is_first,
-        IS_LAST: time_step.is_last,
-        IS_TERMINAL: time_step.is_terminal,
     }

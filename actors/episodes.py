@@ -50,6 +50,12 @@ class EpisodeTracker:
     def observe(self, time_step: TimeStep) -> list[FinishedEpisode]:
         """Takes the next TimeStep [N]; returns the episodes that ended with (or before) it."""
         is_first = time_step.is_first
+        if not np.count_nonzero(is_first | time_step.is_last):  # as it usually is
+            self._return += time_step.reward
+            self._length += 1
+            self._agent_steps += len(is_first)
+            self._running[:] = True
+            return []
         finished = [self._finish(i, "aborted") for i in np.flatnonzero(is_first & self._running)]
         self._return[is_first] = 0
         self._length[is_first] = 0

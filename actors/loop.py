@@ -28,37 +28,38 @@ class ActorLoop:
     ) -> None:  # fmt: skip
         self._env, self._agent, self._outbox = env, agent, outbox
         self._refresh, self._new_chunker, self._monitor = refresh, new_chunker, monitor
-        self._chunker: Chunker | None = None
+        self.acting = False
+        self._chunker: Chunker
         self._carry: Carry
-        self._time_step: TimeStep
 
     def tick(self) -> Progress | Wait:
         """One agent step of every copy, or what it waits for. Raises Fenced, EnvironmentFault."""
-        if self._chunker is None:
+        if not self.acting:
             return self._begin()
         self._monitor.doing("write")
         sent = self._outbox.tick()
         if self._outbox.pauses(self._time_step):
-            self._monitor.doing("wait")
-            self._monitor.heartbeat("waiting")
+            self._monitor.heartbeat("waiting", then="wait")
             return sent
-        self._monitor.heartbeat("acting")
-        self._monitor.doing("policy")
+        self._monitor.heartbeat("acting", then="policy")
         self._refresh(self._agent, self._time_step)
         decision = self._agent.act(self._time_step, self._carry, deterministic=False)
         self._monitor.doing("write")
-        version, latent = self._agent.version, decision.carry.latent
+        self._carry, latent, version = decision.carry, decision.carry.latent, self._agent.version
         self._outbox.offer(self._chunker.add(self._time_step, decision.action, version, latent))
         self._monitor.doing("env")
-        self._carry, self._time_step = decision.carry, self._env.step(decision.action)
-        self._monitor.doing("other")
-        self._monitor.observe(self._time_step)
+        self.arrive(self._env.step(decision.action))
         return Progress("acted")
+
+    def arrive(self, time_step: TimeStep) -> None:
+        """Takes what a step came to; from outside only if it was mended there (`Strides`)."""
+        self._time_step = time_step
+        self._monitor.observe(time_step)
 
     def drain(self) -> Progress | Wait:
         """Stops acting, seals what is there and sends it; `Progress("drained")` at the end."""
         self._monitor.heartbeat("draining")
-        if self._chunker is None:
+        if not self.acting:
             return Progress("drained")
         self._outbox.offer(self._chunker.flush())
         sent = self._outbox.tick()
@@ -74,7 +75,6 @@ class ActorLoop:
             return Wait("policy", 0.1)
         self._monitor.claimed(incarnation)
         self._carry = self._agent.initial_carry(self._env.num_copies)
-        self._time_step = self._env.reset(seed=incarnation)
-        self._monitor.observe(self._time_step)
-        self._chunker = self._new_chunker(incarnation)
+        self.arrive(self._env.reset(seed=incarnation))
+        self._chunker, self.acting = self._new_chunker(incarnation), True
         return Progress("claimed")

@@ -16,7 +16,7 @@ class Monitor:
 
         monitor.heartbeat()
         monitor.doing("env")
-        monitor.observe(env.step(action))
+        monitor.observe(env.step(action))       # and "other" from here on
     """
 
     def __init__(self, *, activity: Activity, episodes: EpisodeTracker, reporter: Reporter) -> None:
@@ -36,13 +36,17 @@ class Monitor:
             self._env_steps.observe(spent_s)
 
     def observe(self, time_step: TimeStep) -> list[FinishedEpisode]:
-        """Takes the next TimeStep [N]; returns the episodes that ended."""
+        """Takes the next TimeStep [N], which ends a step; returns the episodes that ended."""
+        self.doing("other")
         return self._episodes.observe(time_step)
 
-    def heartbeat(self, phase: str) -> None:
+    def heartbeat(self, phase: str, *, then: str = "") -> None:
         """Renews the lease and sends the numbers if they are due.
 
         Args:
           phase: one word for people: starting, acting, waiting, draining.
+          then: what is done from now on, if that changes; see `doing`.
         """
         self._reporter.tick(phase)
+        if then:
+            self.doing(then)

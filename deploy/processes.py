@@ -31,6 +31,8 @@ from system.tick import Progress, Wait
 
 ACTOR_NICENESS = 5
 """Actors and evaluation yield to the learner, which is what all wait for."""
+STRIDE_S = 0.02
+"""How long an actor acts before it looks up: a drain waits for so much more [s]."""
 DRAIN_TURN_S = 0.01
 PET_S = 1.0
 WAITER_LOOK_S = 1.0
@@ -127,7 +129,7 @@ class ActorProcess(Process):
         actor = build_actor(self._order.record, slot, place, on_heartbeat=self._pet)
         try:
             while not self._draining.is_set():
-                self._turned(actor.tick(), place)
+                self._turned(actor.tick(STRIDE_S), place)
             self._flush(actor, place)
         finally:
             actor.close()

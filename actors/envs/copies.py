@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,8 +30,7 @@ def keep_waiting() -> None:
     """The default of `while_waiting`."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Order:
+class Order(NamedTuple):
     """What one copy is to do next: a step, or a reset if there is no action."""
 
     action: NDArray[np.float32] | None = None
@@ -60,6 +58,15 @@ class Copies(Protocol):
 
     def run(self, orders: Sequence[Order]) -> Sequence[Outcome]:
         """One order and one outcome per copy; a failed copy must be rebuilt before the next."""
+        ...
+
+    def near(self, work: Callable[[], None]) -> bool:
+        """Runs `work`, which may call `run`, where that costs least; raises what it raises.
+
+        Returns:
+          Whether it ended. If not, a copy hung in a `run` of its, which does not return: whoever
+          calls this calls `run` again, with the same orders, and has all their outcomes.
+        """
         ...
 
     def rebuild(self, copy: int, seed: int) -> Observation:

@@ -7,7 +7,7 @@ at the same time. The price is a few messages: see `tests/benchmarks/actor.py`.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -193,6 +193,11 @@ class ProcessCopies:
         for copy, order in zip(self._copies, orders, strict=True):
             copy.begin(order)
         return [_outcome(copy) for copy in self._copies]
+
+    def near(self, work: Callable[[], None]) -> bool:
+        """See `Copies`; a copy that hangs is killed, so that every `run` returns."""
+        work()
+        return True
 
     def rebuild(self, copy: int, seed: int) -> Observation:
         """See `Copies`."""

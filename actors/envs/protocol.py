@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +14,7 @@ Observation = dict[str, Array]
 """Each float32 [...], images uint8 [H, W, C], as in `EnvSpec.observation`."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SingleStep:
+class SingleStep(NamedTuple):
     """What one copy returns after one agent step."""
 
     observation: Observation

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,8 +40,7 @@ class Limits:
         return cls(low=(low - slack).astype(np.float32), high=(high + slack).astype(np.float32))
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Advance:
+class Advance(NamedTuple):
     """What one simulator step came to."""
 
     reward: float

@@ -109,7 +109,7 @@ def action_scale(
             f"{high.tolist()}); give its action space the bounds the robot has"
         )
     center, half = (low + high) / 2, (high - low) / 2
-    return lambda action: np.clip(center + half * action, low, high)
+    return lambda action: np.minimum(np.maximum(center + half * action, low), high)
 
 
 def _leaves(env: str, space: spaces.Space[Any], path: tuple[str | int, ...]) -> list[_Leaf]:

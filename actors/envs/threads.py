@@ -37,6 +37,8 @@ class ThreadCopies:
         self._worker = Worker()
         self._copies: list[SingleEnv | None] = []
         """None: the copy hung; the thread that was given up closes it."""
+        self._begun: list[Any] = []
+        """Outcomes of a `run` that hung within `near`: the next one goes on after them."""
         try:
             for _ in range(num_copies):
                 self._copies.append(self._call(build, config.build_deadline_s))
@@ -56,11 +58,17 @@ class ThreadCopies:
                 if order.action is None
                 else functools.partial(copy.step, order.action)
             )
-        outcomes = self._run(calls, self._copies, self._config.step_deadline_s)
+        begun, self._begun = self._begun, []
+        outcomes = self._run(calls, self._copies, self._config.step_deadline_s, begun)
         for i, outcome in enumerate(outcomes):
             if isinstance(outcome, Hang):
                 self._copies[i] = None
         return outcomes
+
+    def near(self, work: Callable[[], None]) -> bool:
+        """See `Copies`."""
+        self._begun = self._worker.near(work, while_waiting=self._while_waiting)
+        return not self._begun
 
     def rebuild(self, copy: int, seed: int) -> Observation:
         """See `Copies`."""
@@ -98,10 +106,10 @@ class ThreadCopies:
         calls: list[Callable[[], Any]],
         owners: Sequence[SingleEnv | None],
         deadline_s: float,
+        begun: Sequence[Any] = (),
     ) -> list[Any]:
         """One outcome per call; a call that hangs does not keep the ones after it from running."""
-        owners = list(owners)
-        outcomes: list[Any] = []
+        owners, outcomes = list(owners), list(begun)
         while len(outcomes) < len(calls):
             start = len(outcomes)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from system.config import ModelConfig, digest
+from system.models import acting
+from system.models.acting import Acted, Acting
 from system.models.dynamics import Latent
 from system.models.heads import Policy
 from system.models.weights import load_bytes
@@ -22,12 +25,23 @@ from system.types import Array, Snapshot, TimeStep
 class PolicyCarry:
     """Recurrent memory of N copies."""
 
-    deter: Tensor
-    """float32 [N, D]: the posterior after the latest observation."""
-    stoch: Tensor
-    """float32 [N, S, K], one-hot."""
-    action: Tensor
-    """float32 [N, A]: the action chosen after it."""
+    feature: NDArray[np.float32]
+    """[N, D + S * K]: the posterior after the latest observation, as heads read it."""
+    action: NDArray[np.float32]
+    """[N, A]: the action chosen after it."""
+    classes: tuple[int, int]
+    """S and K."""
+
+    @property
+    def deter(self) -> Tensor:
+        """float32 [N, D]."""
+        return torch.from_numpy(self.feature)[:, : -math.prod(self.classes)]
+
+    @property
+    def stoch(self) -> Tensor:
+        """float32 [N, S, K], one-hot."""
+        flat = torch.from_numpy(self.feature)[:, -math.prod(self.classes) :]
+        return flat.view(len(flat), *self.classes)
 
     def latent(self) -> dict[str, Array]:
         """As Chunks carry it: deter float16 [N, D], stoch uint8 [N, S] (class indices)."""
@@ -63,35 +77,52 @@ class PolicyAgent:
         self.digest = model_digest(config, spec)
         self.epoch = 0
         self.version = 0
+        self._laid_out: dict[int, Acting | None] = {}
+        """By number of copies, since the last policy was adopted."""
 
     def initial_carry(self, num_copies: int) -> PolicyCarry:
         """Zeros for N copies."""
-        latent = self.world_model.dynamics.initial(num_copies)
+        config = self.world_model.config
         return PolicyCarry(
-            latent.deter.detach(),
-            latent.stoch.detach(),
-            torch.zeros(num_copies, self.spec.action.size),
+            np.zeros((num_copies, config.feature), np.float32),
+            np.zeros((num_copies, self.spec.action.size), np.float32),
+            (config.stoch, config.classes),
         )
 
-    @torch.inference_mode()
     def act(
         self, time_step: TimeStep, carry: PolicyCarry, *, deterministic: bool
     ) -> PolicyDecision:
         """Filters one observation per copy and chooses; `is_first` copies forget their carry."""
-        observation = {k: torch.from_numpy(v) for k, v in time_step.observation.items()}
-        embedding = self.world_model.encoder.encode(observation)
+        laid_out = self._acting(len(time_step.is_first))
+        act = self._act if laid_out is None else laid_out.step
+        feature, action = act(
+            time_step.observation, time_step.is_first, carry.feature, carry.action,
+            deterministic=deterministic,
+        )  # fmt: skip
+        return PolicyDecision(action=action, carry=PolicyCarry(feature, action, carry.classes))
+
+    @torch.inference_mode()
+    def _act(
+        self, observation: dict[str, Array], is_first: NDArray[np.bool_],
+        feature: NDArray[np.float32], action: NDArray[np.float32], *, deterministic: bool,
+    ) -> Acted:  # fmt: skip
+        """The readable twin of `Acting.step`."""
+        config, dynamics = self.world_model.config, self.world_model.dynamics
+        seen = {name: torch.from_numpy(each) for name, each in observation.items()}
+        embedding = self.world_model.encoder.encode(seen)
+        carry = torch.from_numpy(feature)
+        deter, stoch = carry[:, : config.deter], carry[:, config.deter :]
         # One step is a sequence with T = 1: [N, ...] -> [N, 1, ...]
-        observed = self.world_model.dynamics.observe(
-            Latent(carry.deter, carry.stoch),
-            carry.action.unsqueeze(1),
+        observed = dynamics.observe(
+            Latent(deter, stoch.view(len(stoch), config.stoch, config.classes)),
+            torch.from_numpy(action).unsqueeze(1),
             embedding.unsqueeze(1),
-            torch.from_numpy(time_step.is_first).unsqueeze(1),
+            torch.from_numpy(is_first).unsqueeze(1),
         )
-        deter, stoch = observed.latent.deter[:, 0], observed.latent.stoch[:, 0]
-        distribution = self.policy.distribution(Latent(deter, stoch).feature)
-        action = distribution.mode() if deterministic else distribution.sample()
-        action = action.clamp(-1.0, 1.0)
-        return PolicyDecision(action=action.numpy().copy(), carry=PolicyCarry(deter, stoch, action))
+        posterior = observed.latent.feature[:, 0]
+        distribution = self.policy.distribution(posterior)
+        chosen = distribution.mode() if deterministic else distribution.sample()
+        return Acted(posterior.numpy().copy(), chosen.clamp(-1.0, 1.0).numpy())
 
     def load(self, snapshot: Snapshot) -> None:
         """Adopts a broadcast policy.
@@ -105,7 +136,17 @@ class PolicyAgent:
                 f"this actor runs {self.digest}"
             )
         load_bytes(acting_modules(self.world_model, self.policy), snapshot.weights)
+        self._laid_out.clear()
         self.epoch, self.version = snapshot.epoch, snapshot.version
+
+    def _acting(self, num_copies: int) -> Acting | None:
+        """What the kernels need for so many copies; None where they cannot."""
+        if num_copies not in self._laid_out:
+            fits = acting.usable(self.world_model, self.policy)
+            self._laid_out[num_copies] = (
+                Acting(self.world_model, self.policy, num_copies) if fits else None
+            )
+        return self._laid_out[num_copies]
 
 
 def acting_bytes(config: ModelConfig, spec: EnvSpec) -> int:

@@ -27,6 +27,7 @@ class Encoder(nn.Module):
         specs = chosen(observation, config.encoder_keys, "model.encoder_keys")
         self.names = [name for name, spec in specs.items() if not spec.is_image]
         self._ndim = {name: len(specs[name].shape) for name in self.names}
+        self._size = {name: specs[name].size for name in self.names}
         self.out_features = 0
         if self.names:
             width = sum(specs[name].size for name in self.names)
@@ -35,6 +36,10 @@ class Encoder(nn.Module):
         images = [ImageEncoder(config, group) for group in by_size(specs)]
         self.images = nn.ModuleList(images)
         self.out_features += sum(each.out_features for each in images)
+
+    def size_of(self, name: str) -> int:
+        """Numbers of one of its vectors."""
+        return self._size[name]
 
     def encode(self, observation: dict[str, Tensor]) -> Tensor:
         """Dict of float32 [..., *shape] and uint8 [..., H, W, C] -> embedding float32 [..., E]."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 
 import numpy as np
 import pytest
 import torch
 
+from system.models import acting, kernels
 from system.models.agent import PolicyAgent, acting_modules, model_digest
 from system.models.dynamics import Latent
 from system.models.weights import to_bytes
@@ -137,6 +139,38 @@ def test_acting_step_by_step_equals_observing_the_sequence(monkeypatch):
     assert torch.equal(torch.stack([d.carry.stoch for d in decisions], 1), latents.stoch)
 
 
+@pytest.mark.parametrize("deterministic", [True, False])
+@pytest.mark.parametrize("kind", ["continuous", "discrete"])
+def test_the_kernels_act_as_the_modules_do(kind, deterministic):
+    N, runs = 3, []
+    for way in (contextlib.nullcontext, kernels.switched_off):
+        torch.manual_seed(6)
+        agent = _agent(kind)
+        assert acting.usable(agent.world_model, agent.policy), "no C compiler?"
+        carry, decisions = agent.initial_carry(N), []
+        with way():
+            for t in range(5):
+                step = _time_step(N, t, [t == 0, t in (0, 3), t == 0])
+                decisions.append(agent.act(step, carry, deterministic=deterministic))
+                carry = decisions[-1].carry
+        assert (agent._acting(N) is None) == (way is kernels.switched_off)
+        runs.append(decisions)
+    for ours, plain in zip(*runs, strict=True):
+        np.testing.assert_allclose(ours.action, plain.action, atol=1e-5)
+        torch.testing.assert_close(ours.carry.deter, plain.carry.deter, atol=1e-5, rtol=1e-5)
+        assert torch.equal(ours.carry.stoch, plain.carry.stoch)
+
+
+def test_what_was_remembered_never_changes():
+    agent = _agent()
+    first = agent.act(_time_step(2), agent.initial_carry(2), deterministic=False)
+    kept = [first.action.copy(), first.carry.deter.clone(), first.carry.stoch.clone()]
+    agent.act(_time_step(2, 1), first.carry, deterministic=False)
+    assert np.array_equal(first.action, kept[0])
+    assert torch.equal(first.carry.deter, kept[1])
+    assert torch.equal(first.carry.stoch, kept[2])
+
+
 def _snapshot(agent, **changes):
     values = {
         "epoch": 2, "version": 9, "update": 1, "agent_steps": 1, "elapsed_s": 0.0, "time_s": 0.0,
@@ -148,6 +182,8 @@ def _snapshot(agent, **changes):
 
 def test_a_broadcast_is_adopted_whole():
     source, target = _agent(), PolicyAgent(MODEL, make_spec("continuous", 3), seed=5)
+    # What was laid out for the policy before must be gone.
+    target.act(_time_step(2), target.initial_carry(2), deterministic=False)
     target.load(_snapshot(source))
     assert (target.epoch, target.version) == (2, 9)
     decisions = []
