@@ -2,7 +2,7 @@
 
 Runs in the environment of danijar/dreamerv3 (`tests.parity.authors` starts it)::
 
-    python theirs.py CHECKOUT FOLDER
+    python theirs.py CHECKOUT FOLDER [pixels]
 
 It writes `weights.npz`, `batch.npz` and, for each of three updates, `update0.npz` ...: what was
 drawn, every intermediate result, the gradients, and the weights after the step.
@@ -19,17 +19,18 @@ B, T = 4, 12  # T differs from the 16 features of a dream: `capture` tells them 
 UPDATES = 3
 LEARNING_RATE, WARMUP = 1e-3, 2
 TRAINED = re.compile("^(enc|dyn|dec|rew|con|pol|val)/")
-OBSERVATION = {"height": (), "orientations": (14,), "velocity": (9,)}
+VECTORS = {"height": (), "orientations": (14,), "velocity": (9,)}
+IMAGES = {"image": (64, 64, 3)}
 ACTION = 6
 
 
-def main(checkout, folder):
+def main(checkout, folder, pixels):
     sys.path.insert(0, checkout)
     import jax
     import ninjax
     import numpy as np
 
-    agent = make_agent(checkout)
+    agent = make_agent(checkout, pixels)
     jax.config.update("jax_transfer_guard", "allow")
     params = outspoken({k: np.asarray(v) for k, v in agent.params.items()})
     batch = random_batch(agent.spaces)
@@ -59,7 +60,7 @@ def main(checkout, folder):
         np.savez(folder / f"update{update}.npz", **flat(found), **after)
 
 
-def make_agent(checkout):
+def make_agent(checkout, pixels):
     import elements
     import numpy as np
     import ruamel.yaml
@@ -69,7 +70,9 @@ def make_agent(checkout):
     presets = ruamel.yaml.YAML(typ="safe").load(text)
     config = elements.Config(presets["defaults"]).update(presets["size1m"])
     config = config.update({"agent.opt.lr": LEARNING_RATE, "agent.opt.warmup": WARMUP})
-    spaces = {name: elements.Space(np.float32, shape) for name, shape in OBSERVATION.items()}
+    spaces = {name: elements.Space(np.float32, shape) for name, shape in VECTORS.items()}
+    if pixels:
+        spaces |= {name: elements.Space(np.uint8, shape) for name, shape in IMAGES.items()}
     spaces["reward"] = elements.Space(np.float32, ())
     spaces |= {name: elements.Space(bool) for name in ("is_first", "is_last", "is_terminal")}
     settings = {
@@ -118,10 +121,11 @@ def random_batch(spaces):
     data = {}
     for name, space in spaces.items():
         shape = (B, T + 1, *space.shape)
-        normal = random.normal(size=shape)
-        data[name] = normal.astype(np.float32) if space.dtype == np.float32 else np.zeros(
-            shape, space.dtype
-        )  # fmt: skip
+        if space.dtype == np.float32:
+            data[name] = random.normal(size=shape).astype(np.float32)
+        else:
+            most = 256 if name in IMAGES else 1
+            data[name] = random.integers(most, size=shape).astype(space.dtype)
     classes = spaces["dyn/stoch"].shape[-1]
     index = random.integers(classes, size=data["dyn/stoch"].shape[:-1])
     data["dyn/stoch"] = np.eye(classes, dtype=np.float32)[index]
@@ -194,4 +198,4 @@ def flat(tree, prefix=""):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    main(sys.argv[1], Path(sys.argv[2]), pixels=sys.argv[3:] == ["pixels"])

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+STAGES = 4
+"""Of the image networks."""
+
 
 def to_ours(theirs, config, names):
     """Their arrays by name -> ours, named as in `Learning.state_dict()`.
@@ -22,6 +25,9 @@ def to_ours(theirs, config, names):
     found |= under("decoder", decoder(theirs, config, names))
     found |= under("behavior.policy", policy(theirs, config))
     found |= under("behavior.value", head(theirs, "val", config.value_layers, "logits"))
+    if "enc/cnn0/kernel" in theirs:
+        found |= under("world_model.encoder.images.0", image_encoder(theirs))
+        found |= under("decoder.images.0", image_decoder(theirs, config))
     if "slowval/head/logits/kernel" in theirs:
         slow = head(theirs, "slowval", config.value_layers, "logits")
         found |= under("behavior.slow_value", slow)
@@ -70,6 +76,31 @@ def decoder(theirs, config, names):
     )  # fmt: skip
     found["mlp.blocks.0.linear.weight"] = np.concatenate([deter, stoch], -1)
     return found | joined(theirs, [f"dec/vec/{name}/pred" for name in names])
+
+
+def image_encoder(theirs):
+    found = {}
+    for i in range(STAGES):
+        found |= convolution(theirs, f"enc/cnn{i}", f"stages.{i}")
+        found[f"stages.{i}.norm.scale"] = theirs[f"enc/cnn{i}norm/scale"]
+    return found
+
+
+def image_decoder(theirs, config):
+    found = {"from_deter.weight": theirs["dec/sp0/kernel"][None]}
+    found["from_deter.bias"] = theirs["dec/sp0/bias"].reshape(1, config.blocks, 1, -1)
+    found |= block(theirs, "dec/sp1", "stoch_in") | linear(theirs, "dec/sp2", "from_stoch")
+    found["norm.scale"] = theirs["dec/spnorm/scale"]
+    for i, name in enumerate(f"dec/conv{j}" for j in reversed(range(STAGES - 1))):
+        found |= convolution(theirs, name, f"doublings.{i}")
+        found[f"norms.{i}.scale"] = theirs[f"{name}norm/scale"]
+    return found | convolution(theirs, "dec/imgout", f"doublings.{STAGES - 1}")
+
+
+def convolution(theirs, name, ours):
+    """[height, width, in, out] -> [out, in, height, width]."""
+    kernel = theirs[f"{name}/kernel"].transpose(3, 2, 0, 1)
+    return {f"{ours}.weight": kernel, f"{ours}.bias": theirs[f"{name}/bias"]}
 
 
 def mlp(theirs, name, layers):

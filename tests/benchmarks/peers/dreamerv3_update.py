@@ -12,7 +12,7 @@ import turns
 
 
 def main():
-    options = arguments()
+    options, answers = arguments(), turns.stdout_for_answers()
     os.environ["XLA_FLAGS"] = options.xla_flags
     sys.path.insert(0, options.checkout)
     import elements
@@ -64,8 +64,8 @@ def main():
         carry, _, _ = agent.train(carry, {**batch, "seed": seed})
         jax.block_until_ready((agent.params, carry))
 
-    trained = trained_parameters(agent)
-    turns.take(update, {"jax": jax.__version__, "numpy": np.__version__, "parameters": trained})
+    facts = {"jax": jax.__version__, "parameters": trained_parameters(agent)}
+    turns.take(answers, update, facts)
 
 
 def arguments():

@@ -14,7 +14,7 @@ from tests.benchmarks.update import WALKER, preset, random_batch
 
 
 def main():
-    options = arguments()
+    options, answers = arguments(), turns.stdout_for_answers()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     asked = {"size": "1m", "batch_size": options.batch_size, "gradient": "reinforce"}
@@ -27,7 +27,7 @@ def main():
     batch = random_batch(config, torch.device("cpu"))
     trained = sum(p.numel() for p in learning.parameters() if p.requires_grad)
     facts = {"torch": torch.__version__, "dreams": learner.imagined_steps, "parameters": trained}
-    turns.take(lambda: learning.update(batch), facts)
+    turns.take(answers, lambda: learning.update(batch), facts)
 
 
 def arguments():

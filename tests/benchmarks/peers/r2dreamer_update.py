@@ -16,7 +16,7 @@ ACTION = 6
 
 
 def main():
-    options = arguments()
+    options, answers = arguments(), turns.stdout_for_answers()
     sys.path.insert(0, options.checkout)
     import torch
     from omegaconf import OmegaConf
@@ -42,7 +42,7 @@ def main():
     replay = OneBatch(options.batch_size, options.batch_length)
     trained = sum(parameter.numel() for parameter in agent._named_params.values())
     facts = {"torch": torch.__version__, "compiled": options.compile, "parameters": trained}
-    turns.take(lambda: agent.update(replay), facts)
+    turns.take(answers, lambda: agent.update(replay), facts)
 
 
 def arguments():

@@ -15,7 +15,7 @@ OVERRIDES = [
 
 
 def main():
-    options = arguments()
+    options, answers = arguments(), turns.stdout_for_answers()
     import gymnasium
     import hydra
     import sheeprl
@@ -52,7 +52,7 @@ def main():
 
     facts = {"torch": torch.__version__, "version": sheeprl.__version__}
     facts |= {"compiled": options.compile, "parameters": sum(p.numel() for p in parameters)}
-    turns.take(update, facts)
+    turns.take(answers, update, facts)
 
 
 def arguments():

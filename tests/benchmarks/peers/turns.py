@@ -2,7 +2,9 @@
 
 Imported by scripts that run in environments of their own, so it needs nothing but Python::
 
-    turns.take(update, {"version": "1.0", ...})     # forever, until stdin ends
+    answers = turns.stdout_for_answers()            # before anything prints
+    ...
+    turns.take(answers, update, {"version": "1.0"})     # until stdin ends
 
 Told `5` on a line of stdin, it answers `{"wall_ms": [...], "cpu_ms": [...]}` on a line of stdout,
 five times each; before the first, with the facts it is given. CPU time is that of all its threads.
@@ -16,9 +18,15 @@ import sys
 import time
 
 
-def take(update, facts):
-    """Warms `update` up, then takes turns. It returns only when its work is finished."""
-    answers = _the_real_stdout()
+def stdout_for_answers():
+    """The real stdout; whatever is printed from here on goes to stderr."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    return answers
+
+
+def take(answers, update, facts):
+    """Warms `update` up, then takes turns. `update` returns only when its work is finished."""
     started = time.perf_counter()
     update()
     first_s = time.perf_counter() - started
@@ -33,13 +41,6 @@ def take(update, facts):
             wall.append(1e3 * (time.perf_counter() - started))
             cpu.append(1e3 * (time.process_time() - used))
         _say(answers, {"wall_ms": wall, "cpu_ms": cpu})
-
-
-def _the_real_stdout():
-    """Whatever the contender prints goes to stderr from here on."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    return answers
 
 
 def _say(answers, record):
