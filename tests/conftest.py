@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import signal
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from deploy.redis_server import EmbeddedRedis
+from system.models import kernels
 
 _numbers = itertools.count()
 # The same examples in every run, on however busy a machine; `make test-slow` draws new ones.
@@ -48,3 +50,13 @@ def data_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRe
 def run_name() -> str:
     """A run nobody else uses."""
     return f"run{next(_numbers)}"
+
+
+@pytest.fixture(params=["fused", "plain"])
+def both_paths(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The test runs with the fused kernels, and again with the plain implementation."""
+    fused = request.param == "fused"
+    if fused and kernels.library() is None:
+        pytest.skip("no C compiler here")
+    with contextlib.nullcontext() if fused else kernels.switched_off():
+        yield

@@ -72,6 +72,7 @@ def _log_prob_and_entropy(kind, out, action):
     return references.normal_log_prob(action, mean, std), references.normal_entropy(std)
 
 
+@pytest.mark.usefixtures("both_paths")
 @pytest.mark.parametrize("N", [1, 6])
 @pytest.mark.parametrize("gradient", GRADIENTS)
 @pytest.mark.parametrize("kind", KINDS)

@@ -22,6 +22,7 @@ def _arrays(batch):
     }
 
 
+@pytest.mark.usefixtures("both_paths")
 @pytest.mark.parametrize("kind", ["continuous", "discrete"])
 @pytest.mark.parametrize(("B", "T"), [(1, 2), (3, 5)])
 @torch.no_grad()
@@ -97,6 +98,7 @@ def test_continue_target_holds_the_discount():
     assert references.continue_target(True, 333) == 0.0
 
 
+@pytest.mark.usefixtures("both_paths")
 @pytest.mark.parametrize(("B", "T"), [(1, 2), (4, 9)])
 @torch.no_grad()
 def test_replay_value_loss(B, T):

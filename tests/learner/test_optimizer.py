@@ -28,6 +28,7 @@ def _set_gradients(parameters, step, size=1.0):
         parameter.grad.copy_(gradient)
 
 
+@pytest.mark.usefixtures("both_paths")
 @pytest.mark.parametrize("warmup", [1, 4, 1000])
 @pytest.mark.parametrize("size", [1e-4, 1.0, 1e4])
 def test_steps_equal_the_twin(warmup, size):

@@ -51,6 +51,7 @@ def test_recurrence_equals_the_per_block_twin(B, blocks):
         np.testing.assert_allclose(deter[b], wanted, atol=1e-5)
 
 
+@pytest.mark.usefixtures("both_paths")
 @pytest.mark.parametrize(("B", "T"), [(1, 1), (2, 7), (4, 3)])
 @torch.no_grad()
 def test_observe_equals_the_twin(B, T):

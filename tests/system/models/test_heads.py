@@ -15,6 +15,7 @@ from tests import references
 from tests.learning_for_tests import MODEL, let_speak, make_batch, make_spec, perturb
 
 
+@pytest.mark.usefixtures("both_paths")
 @pytest.mark.parametrize(("B", "T"), [(1, 1), (3, 5)])
 @torch.no_grad()
 def test_encoder_and_decoder(B, T):
@@ -36,6 +37,7 @@ def test_encoder_and_decoder(B, T):
         assert decoded[name].shape == (B, T, *array.shape)
 
 
+@pytest.mark.usefixtures("both_paths")
 @pytest.mark.parametrize("batch", [(1,), (2, 3)])
 @torch.no_grad()
 def test_reward_and_continuation(batch):
@@ -56,6 +58,7 @@ def test_reward_and_continuation(batch):
         assert alive[index].item() == pytest.approx(references.sigmoid(logit), abs=1e-5)
 
 
+@pytest.mark.usefixtures("both_paths")
 @pytest.mark.parametrize("kind", ["continuous", "discrete"])
 @torch.no_grad()
 def test_policy(kind):

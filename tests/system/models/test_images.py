@@ -40,6 +40,7 @@ def seen(specs, *batch, seed=0):
     }
 
 
+@pytest.mark.usefixtures("both_paths")
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (48, 32), (21, 35)])
 @torch.no_grad()
 def test_forward_agrees_with_the_twin(height, width):
