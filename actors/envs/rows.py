@@ -77,12 +77,15 @@ class Rows:
             if observation[key].shape != array.shape[1:]:
                 raise EnvironmentFault(
                     "outside_space",
-                    f"{key!r} has shape {observation[key].shape} instead of {array.shape[1:]}",
+                    f"{key!r} has shape {observation[key].shape} instead of {array.shape[1:]}: "
+                    "mend the environment or its observation space",
                 )
             # Numbers are converted; what is no uint8 is no image, and would silently wrap around.
             if array.dtype == np.uint8 and observation[key].dtype != np.uint8:
                 raise EnvironmentFault(
-                    "outside_space", f"{key!r} is {observation[key].dtype} instead of uint8"
+                    "outside_space",
+                    f"{key!r} is {observation[key].dtype} instead of uint8: mend the environment "
+                    "or its observation space",
                 )
             array[copy] = observation[key]
 

@@ -72,12 +72,17 @@ class ObservationReader:
         self.limits = {key: leaf.limits for key, leaf in self._leaves.items() if leaf.limits}
 
     def read(self, value: Any) -> Observation:  # noqa: ANN401
-        """Fresh arrays by key."""
+        """Fresh arrays by key. Raises EnvironmentFault: a part is missing."""
         observation = {}
         for key, leaf in self._leaves.items():
             part = value
-            for step in leaf.path:
-                part = part[step]
+            try:
+                for step in leaf.path:
+                    part = part[step]
+            except (KeyError, IndexError, TypeError) as error:
+                raise EnvironmentFault(
+                    "outside_space", f"shows nothing under {key!r}, which its space promises"
+                ) from error
             observation[key] = leaf.convert(part)
         return observation
 

@@ -148,6 +148,13 @@ def test_few_bytes_are_codes_and_not_a_picture(shape, dtype):
     assert spec.dtype == dtype
 
 
+def test_a_part_that_is_missing_is_named():
+    reader = ObservationReader("mine", spaces.Dict(arm=spaces.Dict(joint=spaces.Box(-1, 1))))
+    for seen in ({}, {"arm": {}}, {"arm": None}):
+        with pytest.raises(EnvironmentFault, match="shows nothing under 'arm/joint'"):
+            reader.read(seen)
+
+
 def test_choices_may_count_from_anywhere():
     space = spaces.MultiDiscrete([2, 3], start=[5, -1])
     reader = ObservationReader("mine", space)
