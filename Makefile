@@ -14,7 +14,7 @@ PYTEST := $(BIN)/python -m pytest
 	touch $@
 
 .venv/installed-dev: .venv/installed
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dmc,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dmc,minigrid,dev]'
 	touch $@
 
 demo: .venv/installed  ## Train a policy in dreams, from nothing, and watch it improve

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from system.config import require_positive
+from system.config import require_pattern, require_positive
 from system.errors import ConfigError
 
 MOST_PIXELS = 256
@@ -42,6 +42,9 @@ class EnvConfig:
     """`dm_control/cartpole-swingup`, a registered gymnasium id, or `module:Id`."""
     args: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments for the environment."""
+    keys: str = ".*"
+    """Which of its observations are read, stored and sent at all: a regular expression for their
+    whole names. What text says, for instance, no network here can read."""
     action_repeat: int = 1
     """Simulator steps per agent step. Frames = agent steps x action repeat."""
     time_limit: int = 0
@@ -57,6 +60,7 @@ class EnvConfig:
     one that a fresh process can find: `module:Id` for an environment of yours."""
 
     def __post_init__(self) -> None:
+        require_pattern("env.keys", self.keys)
         require_positive("env", self, "action_repeat")
         require_positive("env", self, "step_deadline_s")
         require_positive("env", self, "build_deadline_s")

@@ -71,6 +71,9 @@ class LearnerConfig:
     """Of the matrix products inside dreams without gradient and of the heads that read them. `auto`
     is bf16 for large dreams on a CPU that multiplies it natively (AMX), else fp32; not the default
     before learning curves stand behind it. The world model learns in fp32."""
+    image_precision: Precision = "auto"
+    """Of the convolutions of pictures: `auto` is bf16, as the authors compute, on a CPU that
+    multiplies it natively (AMX), else fp32."""
     torch_threads: int = 1
     """Threads of one update."""
     device: str = "auto"

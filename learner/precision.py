@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from learner.config import LearnerConfig
 from system.config import ModelConfig
 from system.models import kernels
@@ -16,3 +18,12 @@ def rounds_products(config: LearnerConfig, model: ModelConfig) -> bool:
         config.precision == "auto" and model.deter >= WIDE_DETER
     )
     return wanted and kernels.has_tiles()
+
+
+def image_dtype(config: LearnerConfig, device: torch.device) -> torch.dtype:
+    """Of the convolutions of pictures; float32 where the kernels are missing."""
+    taken = device.type == "cpu" and kernels.usable(torch.empty(0))
+    wanted = config.image_precision == "bf16" or (
+        config.image_precision == "auto" and kernels.has_tiles()
+    )
+    return torch.bfloat16 if taken and wanted else torch.float32

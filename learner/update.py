@@ -13,7 +13,7 @@ from learner.config import LearnerConfig
 from learner.imagination import imagine
 from learner.objectives import ReconstructionObjective
 from learner.optimizer import LaProp
-from learner.precision import rounds_products
+from learner.precision import image_dtype, rounds_products
 from system.activity import Activity
 from system.clock import SystemClock
 from system.config import ModelConfig
@@ -64,6 +64,8 @@ class Learning(nn.Module):
         self.behavior = ActorCritic(config, model, Policy(model, spec.action))
         self.to(device)
         self._rounds = rounds_products(config, model)
+        for images in (*self.world_model.encoder.images, *self.decoder.images):
+            images.dtype = image_dtype(config, device)
         self.objective = ReconstructionObjective(config, self.world_model, self.decoder)
         self.optimizer = LaProp(
             [parameter for parameter in self.parameters() if parameter.requires_grad],

@@ -63,7 +63,7 @@ class ModelConfig:
             if field.type == "int":
                 require_positive("model", self, field.name)
         for name in ("encoder_keys", "decoder_keys"):
-            _require_pattern(name, getattr(self, name))
+            require_pattern(f"model.{name}", getattr(self, name))
         require_share("model", self, "unimix")
         if self.deter % self.blocks:
             raise ConfigError(
@@ -109,12 +109,13 @@ class ReplayConfig:
             )
 
 
-def _require_pattern(name: str, pattern: str) -> None:
+def require_pattern(name: str, pattern: str) -> None:
+    """Raises ConfigError unless it is a regular expression."""
     try:
         re.compile(pattern)
     except re.error as error:
         raise ConfigError(
-            f"model.{name}={pattern!r} is no regular expression: {error}; use for example "
+            f"{name}={pattern!r} is no regular expression: {error}; use for example "
             "'position|velocity', or '.*' for all"
         ) from None
 

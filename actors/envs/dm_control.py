@@ -19,7 +19,7 @@ from actors.config import EnvConfig, PixelsConfig
 from actors.envs.pixels import Eye
 from actors.envs.protocol import Observation
 from actors.envs.simulator import Advance, Limits
-from actors.envs.spaces import action_scale
+from actors.envs.spaces import action_scale, kept
 from system.errors import ConfigError, nearest
 from system.specs import ActionSpec, ArraySpec
 
@@ -49,9 +49,9 @@ class DmControlSimulator:
     def __init__(self, config: EnvConfig) -> None:
         self._env = _load(config)
         self._domain = config.name.removeprefix(PREFIX).partition("-")[0]
-        self.observation = {
-            key: _array_spec(spec) for key, spec in self._env.observation_spec().items()
-        }
+        shown = self._env.observation_spec()
+        wanted = kept(config.name, shown, config.keys)
+        self.observation = {key: _array_spec(shown[key]) for key in shown if key in wanted}
         action = self._env.action_spec()
         self._scale = action_scale(config.name, action.minimum, action.maximum)
         self.action = ActionSpec(kind="continuous", size=int(np.prod(action.shape)))

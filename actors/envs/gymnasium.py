@@ -21,6 +21,9 @@ from actors.envs.simulator import Advance
 from actors.envs.spaces import ActionWriter, ObservationReader
 from system.errors import ConfigError, nearest
 
+FAMILIES = {"MiniGrid-": "minigrid", "BabyAI-": "minigrid"}
+"""Ids whose module we know, and have an extra for."""
+
 
 def is_registered(name: str) -> bool:
     """Whether gymnasium knows this id, after importing the module of `module:Id`.
@@ -29,11 +32,14 @@ def is_registered(name: str) -> bool:
       ConfigError: the module cannot be imported.
     """
     module, _, env_id = name.rpartition(":")
-    if module:
+    extra = next((FAMILIES[start] for start in FAMILIES if env_id.startswith(start)), "")
+    if module or extra:
         try:
-            importlib.import_module(module)
+            importlib.import_module(module or extra)
         except ImportError as error:
-            raise ConfigError(f"env {name!r}: cannot import {module!r}: {error}") from error
+            fix = f"; install the extra: pip install 'dreamfleet[{extra}]'" if extra else ""
+            what = f"cannot import {module or extra!r}: {error}{fix}"
+            raise ConfigError(f"env {name!r}: {what}") from error
     return env_id in gymnasium.registry
 
 
@@ -52,7 +58,8 @@ class GymnasiumSimulator:
     def __init__(self, config: EnvConfig) -> None:
         self._env = _make(config)
         try:
-            reader = ObservationReader(config.name, self._env.observation_space)
+            space = self._env.observation_space
+            reader = ObservationReader(config.name, space, config.keys)
             writer = ActionWriter(config.name, self._env.action_space)
         except ConfigError:
             self._env.close()

@@ -4,6 +4,7 @@
 
     dm_control/<domain>-<task>      the dm_control suite (extra `dmc`)
     Name-v0, namespace/Name-v0      any registered gymnasium id
+    MiniGrid-..., BabyAI-...        likewise (extra `minigrid`)
     module:Name-v0                  imports the module first, which registers the id
 """
 
@@ -102,4 +103,5 @@ def _make_copies(config: EnvConfig, num_copies: int, while_waiting: Waiting) -> 
 def _unknown(name: str) -> ConfigError:
     module, colon, _ = name.rpartition(":")
     known = [*suite_names(), *(module + colon + each for each in registered_names())]
-    return ConfigError(f"unknown environment {name!r}; {nearest(name, known)}")
+    hint = "" if colon else "; one of another package is named with its module: package:Id-v0"
+    return ConfigError(f"unknown environment {name!r}; {nearest(name, known)}{hint}")

@@ -122,11 +122,17 @@ class Rows:
             # Checked, because a shorter row would silently broadcast.
             if seen.shape != shape:
                 raise EnvironmentFault(
-                    "outside_space", f"{key!r} has shape {seen.shape} instead of {shape}"
+                    "outside_space",
+                    f"{key!r} has shape {seen.shape} instead of {shape}: mend the environment or "
+                    "its observation space",
                 )
             # Numbers are converted; what is no uint8 is no image, and would silently wrap around.
             if column.is_image and seen.dtype != np.uint8:
-                raise EnvironmentFault("outside_space", f"{key!r} is {seen.dtype} instead of uint8")
+                raise EnvironmentFault(
+                    "outside_space",
+                    f"{key!r} is {seen.dtype} instead of uint8: mend the environment or its "
+                    "observation space",
+                )
             self._observation[key][copy] = seen
 
     def _describe(self, copy: int, inside: NDArray[np.bool_]) -> EnvironmentFault | None:

@@ -1,12 +1,14 @@
 """gymnasium spaces as our specs: what is supported, and how values are read and written.
 
 Observations become arrays by key: a plain space is `vector` or `image`, a nested one `outer/inner`.
-Numbers are float32, discrete values one-hot, images uint8 [H, W, C]. All else is refused by name.
+Numbers are float32, discrete values one-hot, images uint8 [H, W, C]. All else is refused by name,
+unless `env.keys` leaves it out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,9 +23,10 @@ from system.errors import ConfigError, EnvironmentFault
 from system.specs import ActionSpec, ArraySpec
 from system.types import Array
 
+READ = (spaces.Box, spaces.Discrete, spaces.MultiBinary, spaces.MultiDiscrete)
 PLAIN_KEY = "vector"
 LEAST_PIXELS = 8
-"""Along a side; two axes of bytes are an image from here on."""
+"""Along a side; bytes are an image from here on. Fewer are codes, as in MiniGrid: numbers."""
 
 Convert = Callable[[Any], Array]
 
@@ -40,15 +43,26 @@ class _Leaf:
 class ObservationReader:
     """Reads values of one observation space.
 
+    Args:
+      env: its name.
+      space: what it shows.
+      keys: regular expression for the names of what is read.
+
     Raises:
-      ConfigError: the space, or a part of it, is not supported; names the part.
+      ConfigError: the space, or a part that is read, is not supported; names the part.
     """
 
-    def __init__(self, env: str, space: spaces.Space[Any]) -> None:
+    def __init__(self, env: str, space: spaces.Space[Any], keys: str = ".*") -> None:
+        parts = _parts(space, ())
+        wanted = kept(env, {_key(path) for path, _ in parts if path} or {""}, keys)
         self._leaves: dict[str, _Leaf] = {}
-        for leaf in _leaves(env, space, ()):
-            plain = IMAGE_KEY if leaf.dtype == "uint8" else PLAIN_KEY
-            key = "/".join(str(part) for part in leaf.path) or plain
+        for path, part in parts:
+            if path and _key(path) not in wanted:
+                continue
+            if not isinstance(part, READ):
+                raise _unsupported(env, parts, path, part)
+            leaf = _leaf(env, part, path)
+            key = _key(path) or (IMAGE_KEY if leaf.dtype == "uint8" else PLAIN_KEY)
             if key in self._leaves:
                 raise ConfigError(f"environment {env!r} shows two observations named {key!r}")
             self._leaves[key] = leaf
@@ -58,12 +72,17 @@ class ObservationReader:
         self.limits = {key: leaf.limits for key, leaf in self._leaves.items() if leaf.limits}
 
     def read(self, value: Any) -> Observation:  # noqa: ANN401
-        """Fresh arrays by key."""
+        """Fresh arrays by key. Raises EnvironmentFault: a part is missing."""
         observation = {}
         for key, leaf in self._leaves.items():
             part = value
-            for step in leaf.path:
-                part = part[step]
+            try:
+                for step in leaf.path:
+                    part = part[step]
+            except (KeyError, IndexError, TypeError) as error:
+                raise EnvironmentFault(
+                    "outside_space", f"shows nothing under {key!r}, which its space promises"
+                ) from error
             observation[key] = leaf.convert(part)
         return observation
 
@@ -112,27 +131,58 @@ def action_scale(
     return lambda action: np.minimum(np.maximum(center + half * action, low), high)
 
 
-def _leaves(env: str, space: spaces.Space[Any], path: tuple[str | int, ...]) -> list[_Leaf]:
+def kept(env: str, names: Iterable[str], keys: str) -> set[str]:
+    """Those names which the regular expression `env.keys` matches as a whole.
+
+    Raises:
+      ConfigError: there is none; lists what there is.
+    """
+    names = set(names)
+    found = {name for name in names if re.fullmatch(keys, name)}
+    if not found and names != {""}:
+        raise ConfigError(
+            f"env.keys={keys!r} matches no observation of {env!r}; there are: "
+            f"{', '.join(sorted(names))}"
+        )
+    return found
+
+
+_Path = tuple[str | int, ...]
+
+
+def _key(path: _Path) -> str:
+    return "/".join(str(part) for part in path)
+
+
+def _parts(space: spaces.Space[Any], path: _Path) -> list[tuple[_Path, spaces.Space[Any]]]:
+    """Everything that is no Dict and no Tuple, and where it lies."""
+    inner: Iterable[tuple[str | int, spaces.Space[Any]]]
     if isinstance(space, spaces.Dict):
-        return [leaf for key, part in space.items() for leaf in _leaves(env, part, (*path, key))]
-    if isinstance(space, spaces.Tuple):
-        parts = enumerate(space.spaces)
-        return [leaf for index, part in parts for leaf in _leaves(env, part, (*path, index))]
+        inner = space.items()
+    elif isinstance(space, spaces.Tuple):
+        inner = enumerate(space.spaces)
+    else:
+        return [(path, space)]
+    return [part for key, each in inner for part in _parts(each, (*path, key))]
+
+
+def _leaf(env: str, space: spaces.Space[Any], path: _Path) -> _Leaf:
+    """Of a space that is one of READ."""
     if isinstance(space, spaces.Box):
-        return [_box(env, space, path)]
+        return _box(env, space, path)
     if isinstance(space, spaces.MultiBinary):
         shape = space.shape
-        return [_Leaf(path=path, shape=shape, convert=_floats(shape))]
+        return _Leaf(path=path, shape=shape, convert=_floats(shape))
     if isinstance(space, spaces.Discrete):
-        counts, start = np.array([space.n]), int(space.start)
-    elif isinstance(space, spaces.MultiDiscrete) and not np.any(space.start):
-        counts, start = space.nvec.reshape(-1), 0
+        counts, start = np.array([space.n]), np.array([space.start])
     else:
-        raise _unsupported(env, space, path)
-    return [_Leaf(path=path, shape=(int(counts.sum()),), convert=_one_hot(counts, start))]
+        assert isinstance(space, spaces.MultiDiscrete)
+        counts, start = space.nvec.reshape(-1), np.broadcast_to(space.start, space.nvec.shape)
+    convert = _one_hot(counts, start.reshape(-1))
+    return _Leaf(path=path, shape=(int(counts.sum()),), convert=convert)
 
 
-def _box(env: str, space: spaces.Box, path: tuple[str | int, ...]) -> _Leaf:
+def _box(env: str, space: spaces.Box, path: _Path) -> _Leaf:
     if _looks_like_image(space):
         return _image(env, space, path)
     shape = space.shape or (1,)
@@ -145,11 +195,12 @@ def _box(env: str, space: spaces.Box, path: tuple[str | int, ...]) -> _Leaf:
 def _looks_like_image(space: spaces.Box) -> bool:
     sides = len(space.shape)
     if space.dtype == np.uint8:
-        return sides >= 3 or (sides == 2 and min(space.shape) >= LEAST_PIXELS)
+        # The second longest: channels may be first or last, and stacks are refused as such.
+        return sides >= 2 and sorted(space.shape)[-2] >= LEAST_PIXELS
     return sides == 3 and space.shape[2] in (1, 3, 4) and min(space.shape[:2]) >= 16
 
 
-def _image(env: str, space: spaces.Box, path: tuple[str | int, ...]) -> _Leaf:
+def _image(env: str, space: spaces.Box, path: _Path) -> _Leaf:
     """uint8 [H, W, C], or [H, W] for one channel."""
     shape = (*space.shape, 1) if len(space.shape) == 2 else space.shape
     fix = ""
@@ -160,7 +211,7 @@ def _image(env: str, space: spaces.Box, path: tuple[str | int, ...]) -> _Leaf:
     elif shape[0] in (1, 3, 4) and min(shape[1:]) >= LEAST_PIXELS:
         fix = "channels first: transpose to (height, width, channels)"
     if fix:
-        where = f" under {'/'.join(map(str, path))!r}" if path else ""
+        where = f" under {_key(path)!r}" if path else ""
         raise ConfigError(f"environment {env!r} shows {space}{where}, {fix}")
     # What is not uint8 stays as it is, to be refused with the rest of its row.
     return _Leaf(
@@ -176,7 +227,7 @@ def _floats(shape: tuple[int, ...]) -> Convert:
     return lambda value: np.array(value, dtype=np.float32).reshape(-1)
 
 
-def _one_hot(counts: NDArray[np.int64], start: int) -> Convert:
+def _one_hot(counts: NDArray[np.int64], start: NDArray[np.int64]) -> Convert:
     """One-hot per choice, side by side: counts (3, 2) and value (1, 1) give 0 1 0 | 0 1."""
     offsets = np.concatenate([[0], np.cumsum(counts)[:-1]])
 
@@ -191,10 +242,15 @@ def _one_hot(counts: NDArray[np.int64], start: int) -> Convert:
     return convert
 
 
-def _unsupported(env: str, space: spaces.Space[Any], path: tuple[str | int, ...]) -> ConfigError:
-    where = f" under {'/'.join(map(str, path))!r}" if path else ""
+def _unsupported(
+    env: str, parts: list[tuple[_Path, spaces.Space[Any]]], path: _Path, space: spaces.Space[Any]
+) -> ConfigError:
+    """Names the part, and the setting that leaves out all like it."""
+    good = [re.escape(_key(where)) for where, part in parts if isinstance(part, READ)]
+    where = f" under {_key(path)!r}" if path else ""
+    fix = f"; leave it out: --set env.keys='{'|'.join(good)}'" if good and path else ""
     return ConfigError(
-        f"environment {env!r} shows {space}{where}, which is not supported: text, graphs and "
-        "sequences are not supported yet; numbers and images (Box), Discrete, MultiBinary and "
-        "Dicts or Tuples of these are"
+        f"environment {env!r} shows {type(space).__name__}{where}, which is not supported: text, "
+        "graphs and sequences are not; numbers and images (Box), Discrete, MultiDiscrete, "
+        f"MultiBinary and Dicts or Tuples of these are{fix}"
     )

@@ -21,6 +21,7 @@ from system.config import ModelConfig
 from system.errors import ConfigError
 from system.models.image_encoder import DEPTHS, STRIDE, conv_parameters, padding
 from system.models.layers import Block, BlockLinear, Linear, Norm
+from system.models.pictures import spread, spread_norm_silu
 from system.specs import ArraySpec
 
 _SEEN_BY = (((0, 1), (2, 3), (4,)), ((0,), (1, 2), (3, 4)))
@@ -42,7 +43,8 @@ class ImageDecoder(nn.Module):
                 f"model.blocks={config.blocks}, or images cannot be decoded"
             )
         self._specs = {name: images[name] for name in sorted(images)}
-        self._deter, self._blocks = config.deter, config.blocks
+        self._deter, self._blocks, self.dtype = config.deter, config.blocks, torch.float32
+        """In `dtype`, float32 or bfloat16, the convolutions compute."""
         height, width, _ = padding(images)
         self._grid = (height // STRIDE, width // STRIDE)
         channels = DEPTHS[-1] * config.depth
@@ -62,16 +64,17 @@ class ImageDecoder(nn.Module):
 
     def forward(self, feature: Tensor) -> dict[str, Tensor]:
         """float32 [..., F] -> dict of images, float32 [..., H, W, C] in 0..1."""
-        x = self._spread(feature.flatten(0, -2))
+        x = self._place(feature.flatten(0, -2)).to(self.dtype)
         for doubling, norm in zip(self.doublings, self.norms, strict=False):
-            x = norm(doubling(x))
-        x = self.doublings[-1](x).sigmoid()
+            x = spread_norm_silu(doubling(x), norm.scale)  # type: ignore[arg-type]
+        seen: Tensor = spread(self.doublings[-1](x).float().sigmoid())
         height, width = next(iter(self._specs.values())).shape[:2]
-        whole = x[:, :height, :width].reshape(*feature.shape[:-1], height, width, -1)
-        parts = whole.split([spec.shape[-1] for spec in self._specs.values()], -1)
+        whole = seen[:, :height, :width].reshape(*feature.shape[:-1], height, width, -1)
+        channels = [spec.shape[-1] for spec in self._specs.values()]
+        parts = whole.split(channels, -1)  # type: ignore[no-untyped-call]
         return dict(zip(self._specs, parts, strict=True))
 
-    def _spread(self, feature: Tensor) -> Tensor:
+    def _place(self, feature: Tensor) -> Tensor:
         """[N, F] -> [N, h, w, 4 depth]; each block of the recurrence has channels of its own."""
         height, width = self._grid
         count, blocks = len(feature), self._blocks
@@ -83,7 +86,7 @@ class ImageDecoder(nn.Module):
 
 
 class Doubling(nn.Module):
-    """Repeat each pixel 2 x 2, then convolve: [N, H, W, in] -> [N, 2 H, 2 W, out]."""
+    """Repeat each pixel 2 x 2, then convolve; the four pixels of a square side by side."""
 
     taps: Tensor
 
@@ -97,11 +100,8 @@ class Doubling(nn.Module):
         self.register_buffer("taps", taps, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """float32 [N, H, W, in] -> float32 [N, 2 H, 2 W, out]."""
+        """[N, H, W, in] -> [N, H, W, 4 out], in the dtype of x; see `spread`."""
         # a, b: odd or even row and column of the output; u, v: the 3 x 3 inputs it sees.
         small = torch.einsum("auk,bvl,oikl->aboiuv", self.taps, self.taps, self.weight)
-        x = F.conv2d(x.permute(0, 3, 1, 2), small.flatten(0, 2), self.bias.repeat(4), padding=1)
-        count, _, height, width = x.shape
-        x = x.permute(0, 2, 3, 1).reshape(count, height, width, 2, 2, -1)
-        # [N, H, W, a, b, out] -> [N, H, a, W, b, out]
-        return x.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+        weight, bias = small.flatten(0, 2).to(x.dtype), self.bias.repeat(4).to(x.dtype)
+        return F.conv2d(x.permute(0, 3, 1, 2), weight, bias, padding=1).permute(0, 2, 3, 1)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from system.config import ModelConfig
 from system.errors import ConfigError
 from system.models.layers import Norm, init_weight
+from system.models.pictures import pool_norm_silu
 from system.specs import ArraySpec
 
 KERNEL = 5
@@ -34,7 +35,8 @@ class ImageEncoder(nn.Module):
 
     def __init__(self, config: ModelConfig, images: dict[str, ArraySpec]) -> None:
         super().__init__()
-        self.names = sorted(images)
+        self.names, self.dtype = sorted(images), torch.float32
+        """In `dtype`, float32 or bfloat16, the convolutions compute."""
         height, width, self._pad = padding(images)
         channels = sum(images[name].shape[-1] for name in self.names)
         self.stages = nn.ModuleList()
@@ -47,10 +49,10 @@ class ImageEncoder(nn.Module):
         """Dict of uint8 [..., H, W, C] -> embedding float32 [..., E]."""
         seen = torch.cat([observation[name] for name in self.names], -1)
         batch = seen.shape[:-3]
-        x = F.pad(seen.flatten(0, -4).float() / 255 - 0.5, self._pad)
+        x = F.pad(seen.flatten(0, -4).float() / 255 - 0.5, self._pad).to(self.dtype)
         for stage in self.stages:
             x = stage(x)
-        return x.reshape(*batch, -1)
+        return x.reshape(*batch, -1).float()
 
 
 class Halving(nn.Module):
@@ -62,10 +64,11 @@ class Halving(nn.Module):
         self.norm = Norm(depth)
 
     def forward(self, x: Tensor) -> Tensor:
-        """float32 [N, H, W, in] -> float32 [N, H / 2, W / 2, out]."""
+        """[N, H, W, in] -> [N, H / 2, W / 2, out], in the dtype of x."""
+        weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
         # Channels stay last in memory, which convolutions on CPU and GPU like best.
-        x = F.conv2d(x.permute(0, 3, 1, 2), self.weight, self.bias, padding=KERNEL // 2)
-        return self.norm(F.max_pool2d(x, 2).permute(0, 2, 3, 1))  # type: ignore[no-any-return]
+        x = F.conv2d(x.permute(0, 3, 1, 2), weight, bias, padding=KERNEL // 2)
+        return pool_norm_silu(x.permute(0, 2, 3, 1), self.norm.scale)
 
 
 def conv_parameters(channels: int, depth: int) -> tuple[nn.Parameter, nn.Parameter]:

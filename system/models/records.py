@@ -165,6 +165,10 @@ def _by_address(kind: type[ctypes.Structure]) -> Any:  # noqa: ANN401
 SIGNATURES: dict[str, list[Any]] = {
     "norm_silu": [_P] * 4 + [_I] * 2,
     "norm_silu_gradient": [_P] * 6 + [_I] * 2,
+    "pool_norm_silu": [_P] * 3 + [_I] * 4,
+    "pool_norm_silu_gradient": [_P] * 5 + [_I] * 4,
+    "spread_norm_silu": [_P] * 3 + [_I] * 4,
+    "spread_norm_silu_gradient": [_P] * 5 + [_I] * 4,
     "pack": [_P] + [_I] * 6 + [_P] * 2,
     "outer": [_P, _I, _P, _I, _P] + [_I] * 6,
     "stack": [_by_address(Stack), _P, _P, _I, _P, _I],

@@ -6,6 +6,7 @@
 #include "common.h"
 #include "matrix.h"
 #include "network.h"
+#include "pictures.h"
 #include "two_hot.h"
 #include "cell.h"
 #include "scan.h"

@@ -1,5 +1,6 @@
 """Names, arguments, and what is refused."""
 
+import re
 import subprocess
 import sys
 
@@ -10,7 +11,8 @@ from gymnasium import spaces
 from actors.config import EnvConfig
 from actors.envs import dm_control
 from actors.envs.registry import env_spec, make_env, make_single
-from system.errors import ConfigError
+from actors.envs.spaces import ObservationReader
+from system.errors import ConfigError, EnvironmentFault
 from tests.envs_for_tests import PREFIX
 
 
@@ -74,8 +76,9 @@ def test_mistakes_are_named(name, args, message):
         (spaces.Box(0, 255, (3, 64, 64), np.uint8), None, "channels first: transpose"),
         (spaces.Box(0, 255, (4, 84, 84, 3), np.uint8), None, "stacked images: show the newest"),
         (spaces.Dict(eye=spaces.Box(0, 1, (64, 64, 3))), None, "under 'eye', images of float32"),
-        (spaces.Text(5), None, "Text.*not supported yet"),
-        (spaces.Dict(a=spaces.Box(-1, 1), b=spaces.Sequence(spaces.Discrete(2))), None, "'b'"),
+        (spaces.Text(5), None, "shows Text, which is not supported"),
+        (spaces.Dict(a=spaces.Box(-1, 1), b=spaces.Sequence(spaces.Discrete(2))), None,
+         r"Sequence under 'b'.*leave it out: --set env.keys='a'"),
         (spaces.Dict({"a/b": spaces.Box(-1, 1), "a": spaces.Dict(b=spaces.Box(-1, 1))}), None,
          "two observations named 'a/b'"),
         (None, spaces.Box(-np.inf, 1, (2,)), "without finite bounds"),
@@ -90,6 +93,92 @@ def test_unsupported_spaces_are_named(observation, action, message):
     )
     with pytest.raises(ConfigError, match=message):
         make_single(config)
+
+
+def shows(observation, **settings):
+    return EnvConfig(name=PREFIX + "Shows-v0", args={"observation": observation}, **settings)
+
+
+TALKING = spaces.Dict(
+    {"view": spaces.Box(0, 255, (7, 7, 3), np.uint8), "way": spaces.Discrete(4),
+     "said": spaces.Text(9), "in": spaces.Dict({"a.b": spaces.Box(-1, 1), "n": spaces.Text(9)})}
+)  # fmt: skip
+
+
+def test_what_is_not_supported_can_be_left_out():
+    with pytest.raises(ConfigError, match="shows Text under 'in/n'") as refused:
+        make_single(shows(TALKING))
+    named = re.search(r"--set env\.keys='(.*)'$", str(refused.value))[1]
+    # What the message proposes works, and means these names and no others.
+    spec = make_single(shows(TALKING, keys=named)).spec
+    assert {key: (array.shape, array.dtype) for key, array in spec.observation.items()} == {
+        "in/a.b": ((1,), "float32"), "view": ((7, 7, 3), "float32"), "way": ((4,), "float32"),
+    }  # fmt: skip
+    assert re.fullmatch(named, "in/axb") is None
+
+
+@pytest.mark.parametrize("name", ["dm_control/cartpole-swingup", PREFIX + "Walk-v0"])
+def test_keys_choose_what_is_read(name):
+    everything = make_single(EnvConfig(name=name))
+    pattern = next(iter(everything.spec.observation))
+    env = make_single(EnvConfig(name=name, keys=pattern))
+    assert list(env.spec.observation) == [pattern]
+    assert env.spec.digest != everything.spec.digest
+    seen, whole = env.reset(seed=3), everything.reset(seed=3)
+    assert list(seen) == [pattern]
+    assert np.array_equal(seen[pattern], whole[pattern])
+
+
+@pytest.mark.parametrize("name", ["dm_control/cartpole-swingup", PREFIX + "Walk-v0"])
+def test_keys_that_match_nothing_are_named_with_what_there_is(name):
+    there = ", ".join(sorted(make_single(EnvConfig(name=name)).spec.observation))
+    with pytest.raises(ConfigError, match=f"env.keys='posi' matches no.*there are: {there}"):
+        make_single(EnvConfig(name=name, keys="posi"))
+    with pytest.raises(ConfigError, match=r"env.keys='\(posi' is no regular expression"):
+        EnvConfig(name=name, keys="(posi")
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [((7, 7, 3), "float32"), ((8, 8, 3), "uint8"), ((9, 9), "uint8"), ((40,), "float32"),
+     ((2, 30, 3), "float32")],
+)  # fmt: skip
+def test_few_bytes_are_codes_and_not_a_picture(shape, dtype):
+    (spec,) = make_single(shows(spaces.Box(0, 255, shape, np.uint8))).spec.observation.values()
+    assert spec.dtype == dtype
+
+
+def test_a_part_that_is_missing_is_named():
+    reader = ObservationReader("mine", spaces.Dict(arm=spaces.Dict(joint=spaces.Box(-1, 1))))
+    for seen in ({}, {"arm": {}}, {"arm": None}):
+        with pytest.raises(EnvironmentFault, match="shows nothing under 'arm/joint'"):
+            reader.read(seen)
+
+
+def test_choices_may_count_from_anywhere():
+    space = spaces.MultiDiscrete([2, 3], start=[5, -1])
+    reader = ObservationReader("mine", space)
+    assert reader.read(np.array([6, 1]))["vector"].tolist() == [0, 1, 0, 0, 1]
+    with pytest.raises(EnvironmentFault, match="outside_space"):
+        reader.read(np.array([1, 1]))
+
+
+def test_families_that_are_not_installed_name_their_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "minigrid", None)
+    for name in ("MiniGrid-Empty-5x5-v0", "BabyAI-GoToObj-v0"):
+        with pytest.raises(ConfigError, match=r"pip install 'dreamfleet\[minigrid\]'"):
+            make_single(EnvConfig(name=name))
+    with pytest.raises(ConfigError, match="named with its module: package:Id-v0"):
+        make_single(EnvConfig(name="NoSuchThing-v0"))
+
+
+def test_minigrid_needs_nothing_but_its_name_and_keys():
+    pytest.importorskip("minigrid")
+    env = make_single(EnvConfig(name="MiniGrid-Empty-5x5-v0", keys="direction|image"))
+    seen = env.reset(seed=0)
+    assert seen["image"].shape == (7, 7, 3)
+    assert seen["image"].max() <= 10
+    assert seen["direction"].sum() == 1
 
 
 def test_missing_dm_control_names_the_extra(monkeypatch):

@@ -17,6 +17,7 @@ from system.models.decoder import Decoder
 from system.models.encoder import Encoder
 from system.models.image_decoder import Doubling
 from system.models.numerics import symlog
+from system.models.pictures import spread
 from system.specs import ActionSpec, ArraySpec, EnvSpec
 from tests import image_references, references
 from tests.learning_for_tests import CPU, MODEL, make_batch, make_learning, perturb
@@ -71,7 +72,7 @@ def test_doubling_has_the_gradient_of_repeat_and_convolve():
     literal = torch.conv2d(literal, doubling.weight, doubling.bias, padding=2).permute(0, 2, 3, 1)
     weights = torch.randn(literal.shape)
     (wanted,) = torch.autograd.grad((literal * weights).sum(), doubling.weight)
-    (ours,) = torch.autograd.grad((doubling(x) * weights).sum(), doubling.weight)
+    (ours,) = torch.autograd.grad((spread(doubling(x)) * weights).sum(), doubling.weight)
     torch.testing.assert_close(ours, wanted, rtol=1e-4, atol=1e-4)
 
 
