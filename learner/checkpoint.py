@@ -38,11 +38,13 @@ MANIFEST = "manifest.json"
 PROGRESS = "progress.json"
 _TENSORS = ("weights", "optimizer", "latents")
 _PARTS = {PROGRESS, *(f"{name}.safetensors" for name in _TENSORS)}
-_ACTING = {
+_LEARNING = {
     "world_model.encoder.": "encoder.",
     "world_model.dynamics.": "dynamics.",
     "behavior.policy.": "policy.",
 }
+_AVERAGED = {f"acting.copies.{name}": name for name in _LEARNING.values()}
+"""Where the acting subset is: in the weights that learn, and, if there is one, in their average."""
 
 
 class _Damaged(CheckpointError):
@@ -178,12 +180,8 @@ def load_policy(folder: Path) -> Snapshot:
     if not counted:
         raise CheckpointError(f"{folder} holds no checkpoint yet")
     checkpoint = load(counted[-1])
-    acting = {
-        short + name.removeprefix(long): tensor
-        for name, tensor in checkpoint.tensors["weights"].items()
-        for long, short in _ACTING.items()
-        if name.startswith(long)
-    }
+    weights = checkpoint.tensors["weights"]
+    acting = _subset(weights, _AVERAGED) or _subset(weights, _LEARNING)
     bookmark = checkpoint.bookmark
     return Snapshot(
         epoch=bookmark.epoch,
@@ -195,6 +193,16 @@ def load_policy(folder: Path) -> Snapshot:
         time_s=bookmark.time_s,
         weights=safetensors.torch.save(acting),
     )
+
+
+def _subset(tensors: dict[str, Tensor], names: dict[str, str]) -> dict[str, Tensor]:
+    """Tensors whose names begin with a key of `names`, which is replaced by its value."""
+    return {
+        short + name.removeprefix(long): tensor
+        for name, tensor in tensors.items()
+        for long, short in names.items()
+        if name.startswith(long)
+    }
 
 
 def _new_name(folder: Path, bookmark: Bookmark) -> Path:

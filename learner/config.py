@@ -52,6 +52,9 @@ class LearnerConfig:
     """EMA rate of the slow value, per update."""
     slow_value_scale: float = 1.0
     """Weight of the value's pull to the slow value."""
+    acting_rate: float = 1.0
+    """EMA rate of the weights that act, are evaluated and broadcast, per update; 1 broadcasts those
+    that learn, as the authors do."""
     return_rate: float = 0.01
     """EMA rate of the return percentiles, per update."""
     publish_s: float = 2.0
@@ -89,7 +92,8 @@ class LearnerConfig:
                      "clip", "discount_horizon", "publish_s", "checkpoint_s",
                      "keep_checkpoints", "commit_s", "metrics_s", "torch_threads"):  # fmt: skip
             require_positive("learner", self, name)
-        for name in ("return_lambda", "mixed_share", "slow_value_rate", "return_rate"):
+        for name in ("return_lambda", "mixed_share", "slow_value_rate", "return_rate",
+                     "acting_rate"):  # fmt: skip
             require_share("learner", self, name)
         for name in ("free_nats", "dynamics_scale", "representation_scale", "replay_value_scale",
                      "entropy_scale", "slow_value_scale", "dream_report_s"):  # fmt: skip

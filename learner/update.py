@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from learner.averaged import Averaged
 from learner.batch import Batch
 from learner.behavior import ActorCritic, BehaviorLoss
 from learner.config import LearnerConfig
@@ -73,6 +74,12 @@ class Learning(nn.Module):
             warmup_updates=config.warmup_updates,
             clip=config.clip,
         )
+        # After the optimizer, which moves every weight to a place of its own.
+        self.acting = (
+            Averaged(acting_modules(self.world_model, self.behavior.policy), config.acting_rate)
+            if config.acting_rate < 1.0
+            else None
+        )
 
     def update(self, batch: Batch) -> UpdateResult:
         """One optimizer step on the sum of all losses."""
@@ -84,6 +91,8 @@ class Learning(nn.Module):
         self.activity.switch("optimizer")
         result.metrics["gradient_norm"] = self.optimizer.step()
         self.behavior.follow()
+        if self.acting is not None:
+            self.acting.follow(self.optimizer.count)
         return result
 
     def _losses(self, batch: Batch) -> tuple[dict[str, Tensor], UpdateResult]:
@@ -118,6 +127,8 @@ class Learning(nn.Module):
 
     def acting_modules(self) -> dict[str, nn.Module]:
         """What a broadcast holds."""
+        if self.acting is not None:
+            return self.acting.modules_by_name()
         return acting_modules(self.world_model, self.behavior.policy)
 
     def _starts(self, latents: Latent) -> Latent:

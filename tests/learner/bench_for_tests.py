@@ -48,9 +48,11 @@ class Bench:
                 )
                 log.append(EntryId(1, sequence), encode_chunk(chunk), create=True)
 
-    def learner(self, *, model: ModelConfig = MODEL, frames: int = 0) -> Learner:
+    def learner(
+        self, *, model: ModelConfig = MODEL, frames: int = 0, config: LearnerConfig = CONFIG
+    ) -> Learner:
         setup = LearnerSetup(
-            config=CONFIG, replay=REPLAY, model=model, folder=self.folder, frames=frames, seed=3,
+            config=config, replay=REPLAY, model=model, folder=self.folder, frames=frames, seed=3,
             who="learner:1",
         )  # fmt: skip
         seams = LearnerSeams(

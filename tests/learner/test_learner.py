@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from learner.checkpoint import list_checkpoints, load_policy
+from learner.config import LearnerConfig
 from system.config import ModelConfig
 from system.errors import CheckpointError, Fenced, NotFinite
 from system.models.agent import PolicyAgent
@@ -16,17 +18,19 @@ from system.tick import Progress
 from tests.learner.bench_for_tests import CONFIG, REPLAY, Bench, flip, run, weights
 from tests.learner.fleets_for_tests import MODEL, SPEC
 
+AVERAGED = replace(CONFIG, acting_rate=0.05)
+
 
 def test_2n_updates_equal_n_and_checkpoint_and_restore_and_n_bitwise(tmp_path: Path) -> None:
-    straight = Bench(tmp_path / "straight").learner()
+    straight = Bench(tmp_path / "straight").learner(config=AVERAGED)
     run(straight, 120)
     bench = Bench(tmp_path / "resumed")
-    first = bench.learner()
+    first = bench.learner(config=AVERAGED)
     run(first, 60)
     assert first.arena.oldest > 0  # the ring has come round: eviction is part of the claim
     first.close()
     torch.manual_seed(999)  # whatever another process draws meanwhile
-    second = bench.learner()
+    second = bench.learner(config=AVERAGED)
     assert (second.updates, second.agent_steps) == (60, first.agent_steps)
     run(second, 120)
     expected, found = weights(straight), weights(second)
@@ -71,9 +75,10 @@ def test_lines_of_metrics_have_time_frames_and_updates(tmp_path: Path) -> None:
     assert {metrics.role for metrics in bench.control.metrics()} == {"learner"}
 
 
-def test_the_policy_is_published_saved_and_the_same(tmp_path: Path) -> None:
+@pytest.mark.parametrize("config", [CONFIG, AVERAGED], ids=["newest", "averaged"])
+def test_the_policy_is_published_saved_and_the_same(tmp_path: Path, config: LearnerConfig) -> None:
     bench = Bench(tmp_path)
-    learner = bench.learner()
+    learner = bench.learner(config=config)
     assert learner.policy_version == 1
     run(learner, 30)
     learner.close()
@@ -84,6 +89,8 @@ def test_the_policy_is_published_saved_and_the_same(tmp_path: Path) -> None:
     agent = PolicyAgent(MODEL, SPEC)
     agent.load(saved)
     assert saved.update == 30
+    learns = learner.learning.behavior.policy.out.weight
+    assert torch.equal(agent.policy.out.weight, learns) == (config is CONFIG)
 
 
 def test_weights_that_are_not_finite_are_neither_published_nor_saved(tmp_path: Path) -> None:
