@@ -28,7 +28,7 @@ _AUTHORS_SIZES = {
 
 SIZES: dict[str, ModelConfig] = {
     "nano": ModelConfig(
-        size="nano", deter=128, hidden=64, classes=8, units=64, stoch=8, bins=63,
+        size="nano", deter=128, hidden=64, classes=8, units=64, stoch=8, bins=127,
         encoder_layers=2, decoder_layers=2, policy_layers=2, value_layers=2,
     ),
     **{
@@ -55,7 +55,7 @@ def laptop(env: EnvConfig, *, run: str, size: str = "nano") -> RunConfig:
         actor=ActorConfig(copies=4),
         model=model_of_size(size),
         replay=ReplayConfig(
-            ratio=128,
+            ratio=256,
             chunk_length=16,
             min_steps=1_024,
             capacity_bytes=1024**3,
@@ -68,7 +68,9 @@ def laptop(env: EnvConfig, *, run: str, size: str = "nano") -> RunConfig:
             warmup_updates=200,
             discount_horizon=100.0,
             gradient="auto",
-            entropy_scale=1e-3,
+            entropy_scale=3e-3,
+            slow_value_rate=0.05,
+            acting_rate=0.01,
         ),
         evaluation=EvaluationConfig(every_frames=agent_steps // 20 * env.action_repeat),
     )
