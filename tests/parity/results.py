@@ -150,7 +150,7 @@ def whole_update(learning, theirs, update, note):
 
 def sum_of_losses(wanted, seen):
     """Theirs, float64 []: their own float32 sum over all pixels of a batch is right to 2e-5."""
-    scales = {name: 1.0 for name in ("rew", "con", "dyn", "policy", "value", *seen)}
+    scales = dict.fromkeys(("rew", "con", "dyn", "policy", "value", *seen), 1.0)
     scales |= {"rep": 0.1, "repval": 0.3}
     means = {name: wanted[f"losses/{name}"].mean(dtype=np.float64) for name in scales}
     total = sum(scale * means[name] for name, scale in scales.items())
