@@ -38,11 +38,13 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from deploy.provenance import provenance
 from tests.benchmarks.peers.environments import environment
-from tests.benchmarks.update import processor
 
 FOLDER = Path(__file__).parent
 CLOCKS = ("wall_ms", "cpu_ms")
+CHECKOUTS = {"dreamerv3": "dreamerv3", "r2dreamer": "dreamer.py"}
+"""And what lies in each."""
 
 
 @dataclass
@@ -118,9 +120,9 @@ def arguments():
     parser.add_argument("--cache", type=Path, default=Path("build/peers"))
     parser.add_argument("--out", type=Path, help="JSON")
     options = parser.parse_args()
-    for name in ("dreamerv3", "r2dreamer"):
+    for name, inside in CHECKOUTS.items():
         path = getattr(options, name)
-        if path and not (path / ("dreamerv3" if name == "dreamerv3" else "dreamer.py")).exists():
+        if path and not (path / inside).exists():
             parser.error(f"--{name} {path} is no checkout of it")
     return options
 
@@ -161,10 +163,12 @@ def texts(*words):
 def summary(options, contenders):
     """What is printed and written."""
     settings = ("batch_size", "batch_length", "threads", "rounds", "updates", "xla_flags")
-    ours = contenders[0]
+    ours, here = contenders[0], provenance()
     return {
         "date": time.strftime("%Y-%m-%d"),
-        "hardware": f"{processor()}, {os.cpu_count()} CPUs",
+        "hardware": f"{here['hardware']['cpu']}, {os.cpu_count()} CPUs",
+        "git": here["git"],
+        "checkouts": {k: commit_of(path) for k in CHECKOUTS if (path := getattr(options, k))},
         "dtype": "float32",
         **{name: getattr(options, name) for name in settings},
         "contenders": [
@@ -178,6 +182,12 @@ def summary(options, contenders):
             for contender in contenders
         ],
     }
+
+
+def commit_of(checkout):
+    """What is checked out there; empty if it is no git checkout."""
+    command = ["git", "-C", checkout, "rev-parse", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def ratio(ours, theirs, clock):
