@@ -164,8 +164,10 @@ class Acting:
         layers, out = weights_of(self._policy.mlp.blocks), self._policy.out
         kept = [LayerTape.scratch(N, 1, len(each.bias)) for each in layers]
         last, unused, blocks = matrix(out.weight.T), buffers["feature"], stack(layers)
+        hidden = self._buffer(N, 1, len(layers[-1].bias))
+        policy = records.Reader.of(stack=blocks, tapes=tapes(kept), out=hidden)
         found: records.Roll = records.Roll.of(
-            cell=filtering.cell, policy=blocks, prior=blocks, policy_tapes=tapes(kept),
+            cell=filtering.cell, readers=records.array([policy]), reader_count=1, prior=blocks,
             prior_tapes=tapes(kept), policy_out=last, prior_out=last, policy_out_turned=last,
             prior_out_turned=last, policy_bias=out.bias.detach(), prior_bias=out.bias.detach(),
             **buffers, noise=unused, tape=filtering.tape, probs=unused,

@@ -43,6 +43,7 @@ class Record(ctypes.Structure):
         record.kept = values
         kinds = cls.kinds
         for name, value in values.items():
+            assert name in kinds, f"{cls.__name__} has no field {name}"  # or it would stay 0
             if type(value) is Tensor or isinstance(value, Tensor):
                 value = track(value) if kinds[name] else value.data_ptr()
             elif isinstance(value, ctypes.Array):
