@@ -3,9 +3,10 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 RUN ?= demo-$(shell date +%m%d-%H%M%S)
+SEEDS ?= 1
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo evidence-small test test-slow test-gpu lint format bench system-packages fleet-folder clean
+.PHONY: demo evidence-small evidence-domains test test-slow test-gpu lint format bench system-packages fleet-folder clean
 
 # Installed once, and again when the dependencies change.
 .venv/installed: pyproject.toml constraints.txt
@@ -23,6 +24,18 @@ demo: .venv/installed  ## Train a policy in dreams, from nothing, and watch it i
 evidence-small: .venv/installed  ## Three seeds and one figure, under half an hour (docs/protocol.md)
 	$(BIN)/dreamfleet train --env dm_control/cartpole-swingup --preset laptop --runner local \
 	    --no-dashboard --seeds 3 --parallel 2 --run evidence-small
+
+# One preset, unchanged, on six kinds of task; the lines differ in the task and in how long.
+SIX := $(BIN)/dreamfleet train --preset laptop --runner local --no-dashboard --seeds $(SEEDS)
+
+evidence-domains: .venv/installed-dev  ## Six domains and one report: an hour for each seed on one core
+	$(SIX) --run domains-state --env dm_control/cartpole-swingup --frames 80000
+	$(SIX) --run domains-discrete --env CartPole-v1 --frames 10000
+	$(SIX) --run domains-mujoco --env InvertedPendulum-v5 --frames 20000
+	$(SIX) --run domains-minigrid --env MiniGrid-Empty-5x5-v0 --set env.keys='direction|image' --frames 20000
+	$(SIX) --run domains-sparse --env dm_control/ball_in_cup-catch --frames 100000
+	$(SIX) --run domains-pixels --env dm_control/cartpole-swingup --pixels --frames 100000
+	$(BIN)/dreamfleet results 'runs/domains-*-s*' --out runs/domains
 
 test: .venv/installed-dev lint  ## What CI runs
 	$(PYTEST)
