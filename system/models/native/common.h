@@ -13,7 +13,7 @@ static int omp_get_max_threads(void) { return 1; }
 
 int64_t max_threads(void) { return omp_get_max_threads(); }
 
-#define ROWS 32 /* rows that go through a whole network together: they stay in the cache of a core */
+#define ROWS 64 /* rows that go through a whole network together: they stay in the cache of a core */
 #define PRAGMA(text) _Pragma(#text)
 #define PARALLEL(elements) PRAGMA(omp parallel for schedule(static) if ((elements) > 16384))
 #define INLINE static inline __attribute__((always_inline))

@@ -2,7 +2,7 @@
  *
  * float32 products run on vectors of 16; where a Matrix has `pairs`, both sides are rounded to
  * bfloat16 and multiplied by AMX tiles, sums stay float32. */
-#define PANEL 32 /* columns of a panel */
+#define PANEL 32 /* columns of a panel, and rows of a block of tiles */
 
 typedef struct {
     /* (g, k, n) at panels + g * block + n / PANEL * panel + k * row + n % PANEL; where `out` is no
@@ -145,10 +145,10 @@ INLINE void amx(const uint16_t *left, const uint16_t *pairs, int64_t depth, cons
 static void multiply_rounded(const Matrix *m, const float *x, int64_t xs, float *out, int64_t stride,
                              int64_t rows, const float *bias, int add) {
     int64_t deep = (m->in + 31) / 32, wide = (m->out + 15) / 16;
-    uint16_t left[ROWS * deep * 32] __attribute__((aligned(64)));
-    float sums[ROWS * PANEL] __attribute__((aligned(64)));
-    for (int64_t first = 0; first < rows; first += ROWS) {
-        int64_t many = rows - first < ROWS ? rows - first : ROWS;
+    uint16_t left[PANEL * deep * 32] __attribute__((aligned(64)));
+    float sums[PANEL * PANEL] __attribute__((aligned(64)));
+    for (int64_t first = 0; first < rows; first += PANEL) {
+        int64_t many = rows - first < PANEL ? rows - first : PANEL;
         for (int64_t g = 0; g < m->blocks; g++) {
             for (int64_t i = 0; i < many; i++)
                 round_row(x + (first + i) * xs + g * m->in, left + i * deep * 32, m->in, deep * 32);
