@@ -44,9 +44,10 @@ START_S = 300.0
 MARK = "DREAMFLEET_WHOLE_BENCHMARK"
 """In the environment of every process that belongs to a system under measurement."""
 TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")
-KINDS = ("ActorProcess", "LearnerProcess", "EvaluatorProcess", "valkey-server", "redis-server",
-         "raylet", "gcs_server", "dashboard", "runtime_env", "log_monitor", "deploy.head",
-         "deploy.supervise", "deploy.cli", "monitor.py", "ray::")  # fmt: skip
+KINDS = ("deploy.head", "deploy.supervise", "deploy.cli", "ActorProcess", "LearnerProcess",
+         "EvaluatorProcess", "Supervisor", "valkey-server", "redis-server", "raylet", "gcs_server",
+         "Dashboard", "dashboard/", "RuntimeEnv", "runtime_env", "log_monitor", "monitor.py",
+         "ray::")  # fmt: skip
 """Which process it is, by the first of these words in its command line."""
 
 
