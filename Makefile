@@ -28,13 +28,13 @@ evidence-small: .venv/installed  ## Three seeds and one figure, under half an ho
 # One preset, unchanged, on six kinds of task; the lines differ in the task and in how long.
 SIX := $(BIN)/dreamfleet train --preset laptop --runner local --no-dashboard --seeds $(SEEDS)
 
-evidence-domains: .venv/installed-dev  ## Six domains and one report: an hour for each seed on one core
-	$(SIX) --run domains-state --env dm_control/cartpole-swingup --frames 80000
+evidence-domains: .venv/installed-dev  ## Six domains and one report: about an hour for each seed
+	$(SIX) --run domains-state --env dm_control/cartpole-swingup --frames 60000
 	$(SIX) --run domains-discrete --env CartPole-v1 --frames 10000
-	$(SIX) --run domains-mujoco --env InvertedPendulum-v5 --frames 20000
-	$(SIX) --run domains-minigrid --env MiniGrid-Empty-5x5-v0 --set env.keys='direction|image' --frames 20000
-	$(SIX) --run domains-sparse --env dm_control/ball_in_cup-catch --frames 100000
-	$(SIX) --run domains-pixels --env dm_control/cartpole-swingup --pixels --frames 100000
+	$(SIX) --run domains-mujoco --env InvertedPendulum-v5 --frames 10000
+	$(SIX) --run domains-minigrid --env MiniGrid-Empty-5x5-v0 --set env.keys='direction|image' --frames 10000
+	$(SIX) --run domains-sparse --env dm_control/ball_in_cup-catch --frames 80000
+	$(SIX) --run domains-pixels --env dm_control/cartpole-swingup --pixels --frames 60000
 	$(BIN)/dreamfleet results 'runs/domains-*-s*' --out runs/domains
 
 test: .venv/installed-dev lint  ## What CI runs

@@ -71,12 +71,9 @@ class LearnerConfig:
     """Least time between dreams beside what was recorded, for people to look at; each costs about
     a hundredth of the time until the next. 0 makes none [s]."""
     precision: Precision = "fp32"
-    """Of the matrix products inside dreams without gradient and of the heads that read them. `auto`
-    is bf16 for large dreams on a CPU that multiplies it natively (AMX), else fp32; not the default
-    before learning curves stand behind it. The world model learns in fp32."""
-    image_precision: Precision = "auto"
-    """Of the convolutions of pictures: `auto` is bf16, as the authors compute, on a CPU that
-    multiplies it natively (AMX), else fp32."""
+    """Of the factors of matrix products and convolutions; sums, and all between products, are fp32.
+    `bf16` needs a CPU that multiplies it natively (AMX), and is fp32 elsewhere; `auto` is bf16 where
+    that pays: wide models, pictures. Not the default before learning curves stand behind it."""
     torch_threads: int = 1
     """Threads of one update."""
     device: str = "auto"

@@ -23,7 +23,5 @@ def rounds_products(config: LearnerConfig, model: ModelConfig) -> bool:
 def image_dtype(config: LearnerConfig, device: torch.device) -> torch.dtype:
     """Of the convolutions of pictures; float32 where the kernels are missing."""
     taken = device.type == "cpu" and kernels.usable(torch.empty(0))
-    wanted = config.image_precision == "bf16" or (
-        config.image_precision == "auto" and kernels.has_tiles()
-    )
+    wanted = config.precision == "bf16" or (config.precision == "auto" and kernels.has_tiles())
     return torch.bfloat16 if taken and wanted else torch.float32

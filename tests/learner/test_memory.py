@@ -46,7 +46,7 @@ def kept_bytes(learning, batch):
 @pytest.mark.parametrize("size", ["nano", "1m"])
 def test_an_update_takes_about_what_was_predicted(size):
     # In bfloat16 pictures keep half of it, which the prediction leaves as room.
-    config = replace(CONFIG.learner, batch_size=4, dream_starts=16, image_precision="fp32")
+    config = replace(CONFIG.learner, batch_size=4, dream_starts=16)
     learning = Learning(config, SIZES[size], PIXELS, CPU)
     images = torch.randint(256, (4, 16, *IMAGE.shape), dtype=torch.uint8)
     batch = make_batch(PIXELS, 4, 16, model=SIZES[size], observation={"image": images})
