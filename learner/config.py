@@ -72,8 +72,9 @@ class LearnerConfig:
     a hundredth of the time until the next. 0 makes none [s]."""
     precision: Precision = "fp32"
     """Of the factors of matrix products and convolutions; sums, and all between products, are fp32.
-    `bf16` needs a CPU that multiplies it natively (AMX), and is fp32 elsewhere; `auto` is bf16 where
-    that pays: wide models, pictures. Not the default before learning curves stand behind it."""
+    `bf16` needs a CPU that multiplies it natively (AMX), and is fp32 elsewhere; `auto` is bf16
+    where that pays: wide models, pictures. Not the default before learning curves stand behind
+    it."""
     torch_threads: int = 1
     """Threads of one update."""
     device: str = "auto"

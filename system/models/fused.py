@@ -117,7 +117,8 @@ class _Blocks(torch.autograd.Function):
         ctx.packed, ctx.rounded = stack(layers), rounds()
         made = recall(x, layers[0].weight)
         if made is not None:
-            ctx.kept = made.tapes
+            # Several readers of the same rows each add up sums of their own.
+            ctx.kept = [tape._replace(sums=torch.zeros_like(tape.sums)) for tape in made.tapes]
             # Another tensor than is remembered: an output that held itself would never be freed.
             return made.out.detach()
         rows, width = len(x), len(layers[-1].bias)
