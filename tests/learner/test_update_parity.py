@@ -20,7 +20,7 @@ from tests.learning_for_tests import (
 from tests.update_references import SCALES, Stop, update_losses
 
 B, T, H = 2, 3, 2
-CASES = [("continuous", "reinforce"), ("discrete", "reinforce")]
+CASES = [("continuous", "reinforce"), ("discrete", "reinforce"), ("continuous", "analytic")]
 MODULES = ["world_model.encoder", "world_model.dynamics", "world_model.reward",
            "world_model.continuation", "decoder", "behavior.policy",
            "behavior.value"]  # fmt: skip
