@@ -238,11 +238,19 @@ def head(feature, parameters):
     return linear(mlp(feature, part(parameters, "mlp")), part(parameters, "out"))
 
 
-def gru_step(parameters, deter, stoch, action, blocks):
-    """Steps 1-5 of dreamerv3.md 1.2 for one vector each; every block has its own full matrix."""
+def action_divisor(action):
+    """max(1, |a|): no gradient flows through it."""
+    return np.array([max(1.0, abs(a)) for a in action])
+
+
+def gru_step(parameters, deter, stoch, action, blocks, divisor=None):
+    """Steps 1-5 of dreamerv3.md 1.2 for one vector each; every block has its own full matrix.
+
+    `divisor` is that of the action where it is held for differences.
+    """
     hidden = parameters["deter_in.linear.bias"].size
     D, size = len(deter), len(deter) // blocks
-    action = np.array([a / max(1.0, abs(a)) for a in action])
+    action = action / (action_divisor(action) if divisor is None else divisor)
     shared = np.concatenate(
         [
             block(deter, part(parameters, "deter_in")),

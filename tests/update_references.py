@@ -52,19 +52,38 @@ def observe(world_model, config, batch, samples, stop):
     return deters, stochs, posteriors, priors
 
 
-def dream(world_model, config, start, stochs, actions):
-    """Features [N, H + 1, F] that follow from the starts, given what was drawn."""
-    N, steps = actions.shape[:2]
+def dream(parameters, config, start, drawn, stop):
+    """Features [N, H + 1, F] that follow from the starts, given what was drawn.
+
+    Only the policy is followed here, by way of the actions: the world model is held.
+    """
+    held = stop("parameters", parameters)
+    dynamics, policy = part(held, "world_model.dynamics"), part(parameters, "behavior.policy")
+    N, steps = drawn["actions"].shape[:2]
     features = np.zeros((N, steps, config.feature))
     for n in range(N):
-        deter = start[n]
+        deter, stoch = start[n], drawn["stochs"][n, 0]
         for t in range(steps):
-            features[n, t] = np.concatenate([deter, stochs[n, t].ravel()])
+            features[n, t] = np.concatenate([deter, stoch.ravel()])
+            if t + 1 == steps:
+                break
+            action = reparametrized(features[n, t], policy, drawn["actions"][n, t], stop, (n, t))
+            divisor = stop(("divisor", n, t), references.action_divisor(action))
             deter = references.gru_step(
-                part(world_model, "dynamics"), deter, stochs[n, t].ravel(), actions[n, t],
-                config.blocks,
-            )  # fmt: skip
+                dynamics, deter, stoch.ravel(), action, config.blocks, divisor
+            )
+            probs = references.prior(dynamics, deter, config)
+            stoch = drawn["stochs"][n, t + 1] + probs - stop(("dreamed", n, t), probs)
     return features
+
+
+def reparametrized(feature, policy, action, stop, place):
+    """The drawn action; of a normal one, mean + deviation * noise."""
+    output = head(feature, policy)
+    if len(output) == len(action):
+        return action
+    mean, std = references.bounded_normal(*np.split(output, 2))
+    return mean + std * stop(("noise", place), (action - mean) / std)
 
 
 def update_losses(parameters, config, learner, batch, drawn, stop):
@@ -92,8 +111,10 @@ def update_losses(parameters, config, learner, batch, drawn, stop):
         kl[1, b, t] = references.kl_with_free_nats(post, held_prior, learner.free_nats)
     losses |= {"dynamics": kl[0], "representation": kl[1]}
     start = stop("start", deters).reshape(B * T, -1)
-    dreamed = stop("dream", dream(world_model, config, start, drawn["stochs"], drawn["actions"]))
-    behavior, returns = behavior_losses(parameters, dreamed, drawn["actions"], stop)
+    dreamed = dream(parameters, config, start, drawn, stop)
+    if learner.gradient == "reinforce":
+        dreamed = stop("dream", dreamed)
+    behavior, returns = behavior_losses(parameters, learner, dreamed, drawn["actions"], stop)
     losses |= behavior
     worth = returns[:, 0].reshape(B, T)
     losses["replay_value"] = replay_value(parameters, learner, batch, feature, worth, stop)
@@ -124,37 +145,52 @@ def world_losses(parameters, learner, batch, feature, stop):
     return losses
 
 
-def behavior_losses(parameters, feature, actions, stop):
-    """Policy and value loss [N, H] of a dream [N, H + 1], reinforce; and its returns."""
-    N, steps = feature.shape[:2]
-    bins = bins_of(parameters)
-    names = ("world_model.reward", "world_model.continuation", "behavior.value",
-             "behavior.slow_value", "behavior.policy")  # fmt: skip
-    reward, alive, value, slow, policy = (
-        np.array([[head(x, part(parameters, name)) for x in row] for row in feature])
-        for name in names
+def behavior_losses(parameters, learner, dreamed, actions, stop):
+    """Policy and value loss [N, H] of a dream [N, H + 1]; and its returns, which are held.
+
+    The returns follow the dream with heads that are held; everything else reads a held dream.
+    """
+    N, steps = dreamed.shape[:2]
+    bins, held = bins_of(parameters), stop("parameters", parameters)
+    reward, alive, bootstrap = (
+        outputs(dreamed, part(held, name))
+        for name in ("world_model.reward", "world_model.continuation", "behavior.value")
     )
-    reward, mean, slow = (
-        np.array([[two_hot_mean(x, bins) for x in row] for row in each])
-        for each in (reward, value, slow)
-    )
-    reward, alive = stop("reward", reward), stop("alive", references.sigmoid(alive[..., 0]))
-    mean, slow = stop("mean", mean), stop("slow", slow)
-    returns = references.lambda_return(reward, alive, np.ones_like(reward), mean, LAMBDA)
+    reward, bootstrap = means(reward, bins), means(bootstrap, bins)
+    alive = references.sigmoid(alive[..., 0])
+    returns = references.lambda_return(reward, alive, np.ones_like(reward), bootstrap, LAMBDA)
+    target, feature = stop("returns", returns), stop("feature", dreamed)
+    mean, weight = stop("value", bootstrap), references.chance_to_be_here(stop("alive", alive))
     scale = references.return_scale(
-        parameters["behavior.scale.low"], parameters["behavior.scale.high"], returns, RATE
+        held["behavior.scale.low"], held["behavior.scale.high"], target, RATE
     )[2]
-    weight = references.chance_to_be_here(alive)
+    value, policy = (
+        outputs(feature, part(parameters, f"behavior.{name}")) for name in ("value", "policy")
+    )
+    slow = means(outputs(feature, part(held, "behavior.slow_value")), bins)
     policy_loss, value_loss = np.zeros((2, N, steps - 1))
     for n, t in np.ndindex(N, steps - 1):
         log_prob, entropy = log_prob_and_entropy(policy[n, t], actions[n, t])
-        advantage = (returns[n, t] - mean[n, t]) / scale
-        policy_loss[n, t] = -weight[n, t] * (log_prob * advantage + ENTROPY * entropy)
+        score = {
+            "reinforce": log_prob * (target[n, t] - mean[n, t]) / scale,
+            "analytic": returns[n, t] / scale,
+        }[learner.gradient]
+        policy_loss[n, t] = -weight[n, t] * (score + ENTROPY * entropy)
         value_loss[n, t] = weight[n, t] * (
-            two_hot_cross_entropy(value[n, t], returns[n, t], bins)
+            two_hot_cross_entropy(value[n, t], target[n, t], bins)
             + two_hot_cross_entropy(value[n, t], slow[n, t], bins)
         )
-    return {"policy": policy_loss, "value": value_loss}, returns
+    return {"policy": policy_loss, "value": value_loss}, target
+
+
+def outputs(feature, parameters):
+    """Of a head, [N, H + 1, ...]."""
+    return np.array([[head(x, parameters) for x in row] for row in feature])
+
+
+def means(logits, bins):
+    """Of two-hot logits, [N, H + 1]."""
+    return np.array([[two_hot_mean(x, bins) for x in row] for row in logits])
 
 
 def log_prob_and_entropy(output, action):

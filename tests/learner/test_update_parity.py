@@ -20,16 +20,17 @@ from tests.learning_for_tests import (
 from tests.update_references import SCALES, Stop, update_losses
 
 B, T, H = 2, 3, 2
-KINDS = ["continuous", "discrete"]
+CASES = [("continuous", "reinforce"), ("discrete", "reinforce"), ("continuous", "analytic")]
 MODULES = ["world_model.encoder", "world_model.dynamics", "world_model.reward",
            "world_model.continuation", "decoder", "behavior.policy",
            "behavior.value"]  # fmt: skip
 NO_CLIP = 1e9
 
 
-def _learning(kind):
+def _learning(kind, gradient):
     """Every loss has something to say; free nats bind for some Steps; the scale exceeds 1."""
-    changes = {"batch_size": B, "batch_length": T, "horizon": H, "free_nats": 0.3, "clip": NO_CLIP}
+    changes = {"batch_size": B, "batch_length": T, "horizon": H, "free_nats": 0.3, "clip": NO_CLIP,
+               "gradient": gradient}  # fmt: skip
     learning = make_learning(kind, **changes)
     for module in (learning.world_model, learning.decoder, learning.behavior.policy):
         perturb(module)
@@ -48,9 +49,16 @@ def _update(learning, batch):
     torch.manual_seed(1)
     latents = learning.objective.loss(batch).latents.detach()
     assert torch.equal(latents.stoch, result.latents.stoch)
-    dream = imagine(learning.world_model, learning.behavior.policy, latents.flatten_time(), H)
-    stochs = dream.feature[..., MODEL.deter :].unflatten(-1, (MODEL.stoch, MODEL.classes))
-    drawn = {"samples": latents.stoch, "stochs": stochs, "actions": dream.action}
+    dream = imagine(
+        learning.world_model, learning.behavior.policy, latents.flatten_time(), H,
+        differentiable=learning.behavior.gradient != "reinforce",
+    )  # fmt: skip
+    stochs = dream.feature.detach()[..., MODEL.deter :].unflatten(-1, (MODEL.stoch, MODEL.classes))
+    drawn = {
+        "samples": latents.stoch.round(),
+        "stochs": stochs.round(),
+        "actions": dream.action.detach(),
+    }
     found = {k.removeprefix("loss/"): v.item() for k, v in result.metrics.items() if "loss/" in k}
     return found, {name: tensor.double().numpy() for name, tensor in drawn.items()}
 
@@ -87,9 +95,9 @@ def _slope(total, parameters, direction, step=1e-5):
 
 
 @pytest.mark.usefixtures("both_paths")
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_loss_and_the_gradient_of_their_sum_equal_the_twin(kind):
-    learning, config = _learning(kind)
+@pytest.mark.parametrize(("kind", "gradient"), CASES)
+def test_every_loss_and_the_gradient_of_their_sum_equal_the_twin(kind, gradient):
+    learning, config = _learning(kind, gradient)
     parameters = references.parameters_of(learning)
     batch = make_batch(make_spec(kind), B, T, seed=5)
     found, drawn = _update(learning, batch)

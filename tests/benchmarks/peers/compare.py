@@ -87,8 +87,8 @@ class Contender:
 
 def main():
     options = arguments()
+    here, began = provenance(), os.getloadavg()[0]
     contenders = chosen(options)
-    began = os.getloadavg()[0]
     for contender in contenders:
         print(f"{contender.name}: warming up", file=sys.stderr)
         contender.start(options.threads, sys.stderr)
@@ -98,7 +98,9 @@ def main():
             contender.turn(options.updates)
     for contender in contenders:
         contender.end()
-    result = summary(options, contenders) | {"load_before_and_after": [began, os.getloadavg()[0]]}
+    result = summary(options, contenders, here) | {
+        "load_before_and_after": [began, os.getloadavg()[0]]
+    }
     print(table(result))
     if options.out:
         options.out.write_text(json.dumps(result, indent=1) + "\n")
@@ -160,10 +162,10 @@ def texts(*words):
     return [str(word) for word in words]
 
 
-def summary(options, contenders):
+def summary(options, contenders, here):
     """What is printed and written."""
     settings = ("batch_size", "batch_length", "threads", "rounds", "updates", "xla_flags")
-    ours, here = contenders[0], provenance()
+    ours = contenders[0]
     return {
         "date": time.strftime("%Y-%m-%d"),
         "hardware": f"{here['hardware']['cpu']}, {os.cpu_count()} CPUs",
