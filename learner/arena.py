@@ -1,7 +1,9 @@
 """The arena: the learner's own copy of the replay, from which every Batch is gathered.
 
 Which Steps are here and what follows them is known on the host; what they hold lies in a `Storage`,
-perhaps on the learner's device. A ring of rows. Each inserted Step gets the next *ordinal*, and lives in row ``ordinal % capacity``
+perhaps on the learner's device.
+
+A ring of rows. Each inserted Step gets the next *ordinal*, and lives in row ``ordinal % capacity``
 until the ring comes round; ``ordinal >= oldest`` says whether it is still there. Chunks of many
 tracks interleave in insertion order, so `successor` links each Step to the next one of its Track::
 

@@ -75,6 +75,11 @@ class LearnerConfig:
     """Threads of one update."""
     device: str = "auto"
     """`auto` takes CUDA if there is one, else the CPU; or a torch device name."""
+    arena_device_share: float = 0.5
+    """Of what a CUDA device has free besides weights and an update: an arena of at most that size
+    lies there, a larger one on the host [ratio]."""
+    graph: bool = True
+    """On CUDA: replays the whole update as one captured graph instead of launching its kernels."""
 
     @property
     def discount(self) -> float:
@@ -86,7 +91,8 @@ class LearnerConfig:
                      "clip", "discount_horizon", "publish_s", "checkpoint_s",
                      "keep_checkpoints", "commit_s", "metrics_s", "torch_threads"):  # fmt: skip
             require_positive("learner", self, name)
-        for name in ("return_lambda", "mixed_share", "slow_value_rate", "return_rate"):
+        for name in ("return_lambda", "mixed_share", "slow_value_rate", "return_rate",
+                     "arena_device_share"):  # fmt: skip
             require_share("learner", self, name)
         for name in ("free_nats", "dynamics_scale", "representation_scale", "replay_value_scale",
                      "entropy_scale", "slow_value_scale", "dream_report_s"):  # fmt: skip

@@ -23,6 +23,7 @@ from learner.figures import Figures
 from learner.ingest import Ingest
 from learner.loop import LearnerLoop
 from learner.open_loop import Models
+from learner.placement import placement
 from learner.publisher import Publisher, Standing
 from learner.report import LearnerReporter
 from learner.samplers import FreshThenUniform
@@ -82,6 +83,7 @@ class Learner:
         self.arena = Arena(
             spec=spec, model=setup.model, batch_length=config.batch_length,
             capacity_bytes=replay.capacity_bytes, device=device,
+            allocate=placement(setup, spec, device),
         )  # fmt: skip
         self._sampler = FreshThenUniform(setup.seed)
         self._limiter = ReplayLimiter(

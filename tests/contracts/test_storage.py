@@ -89,7 +89,9 @@ def test_an_arena_samples_the_same_wherever_its_rows_lie(tmp_path_factory, histo
     for name, *arguments in history:
         if name == "chunk":
             track, length, firsts, lasts, latent = arguments
-            chunk = robots.chunk(track, length, firsts=list(firsts), lasts=list(lasts), latent=latent)
+            chunk = robots.chunk(
+                track, length, firsts=list(firsts), lasts=list(lasts), latent=latent
+            )
             for arena in arenas:
                 arena.insert(chunk)
         elif name != "train":
