@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from learner.batch import Batch
+from learner.config import LearnerConfig
 from learner.update import Learning, UpdateResult
 from system.activity import Activity
 from system.models.dynamics import Latent
@@ -128,6 +129,22 @@ class GraphedUpdate:
                 "not_graphed", f"updates run without a CUDA graph, slower but the same: {reason}"
             )
         return not self._refused
+
+
+Updater = Learning | GraphedUpdate
+"""What turns a Batch into a better policy."""
+
+
+def graphed(
+    learning: Learning,
+    config: LearnerConfig,
+    device: torch.device,
+    on_event: Callable[[str, str], None],
+) -> Updater:
+    """With a graph on CUDA, unless `learner.graph` says no."""
+    if device.type != "cuda" or not config.graph:
+        return learning
+    return GraphedUpdate(learning, CudaRecorder(device), on_event)
 
 
 def _tensors(batch: Batch) -> list[Tensor]:
