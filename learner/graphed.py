@@ -12,6 +12,7 @@ leaves its results in, always the same memory::
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import fields
 from typing import Protocol
@@ -27,6 +28,9 @@ from system.models.dynamics import Latent
 
 WARM_UPS = 3
 """Updates before a capture: libraries choose their algorithms and take their memory."""
+MOST_AHEAD = 2
+"""Updates that the host may have begun and the device has not ended: it is never without work, and
+what is broadcast and told is not old."""
 Run = Callable[[], UpdateResult]
 
 
@@ -41,12 +45,17 @@ class Recorder(Protocol):
         """Records without running; what is returned runs it. Raises RuntimeError."""
         ...
 
+    def pace(self) -> None:
+        """Waits if the host is too far ahead of the device; call after each run."""
+        ...
+
 
 class CudaRecorder:
     """CUDA graphs. Warm-up and capture share a stream: autograd and cuBLAS remember theirs."""
 
     def __init__(self, device: torch.device) -> None:
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._runs: deque[torch.cuda.Event] = deque()
 
     def warm_up(self, run: Run) -> UpdateResult:
         """See `Recorder`."""
@@ -68,6 +77,12 @@ class CudaRecorder:
             return result
 
         return replay
+
+    def pace(self) -> None:
+        """See `Recorder`."""
+        self._runs.append(torch.cuda.current_stream(self._stream.device).record_event())
+        if len(self._runs) > MOST_AHEAD:
+            self._runs.popleft().synchronize()
 
 
 class GraphedUpdate:
@@ -107,7 +122,9 @@ class GraphedUpdate:
             return self._learning.update(batch)
         self.activity.switch("update")
         assert self._replay is not None
-        return self._replay()
+        result = self._replay()
+        self._recorder.pace()
+        return result
 
     def _into_static(self, batch: Batch) -> Batch:
         """Copies a Batch to where the graph reads it; another shape begins anew."""
