@@ -260,8 +260,9 @@ class Arena:
         self.columns.known[rows] = True
 
     def _latent(self, deter: Tensor, stoch: Tensor) -> Latent:
-        one_hot = torch.nn.functional.one_hot(stoch.long(), self.model.classes)
-        return Latent(deter.float(), one_hot.float())
+        # `one_hot` would look at the values first, and wait for them.
+        classes = torch.arange(self.model.classes, device=stoch.device)
+        return Latent(deter.float(), (stoch.unsqueeze(-1) == classes).float())
 
 
 def row_columns(spec: EnvSpec, model: ModelConfig) -> dict[str, ColumnSpec]:

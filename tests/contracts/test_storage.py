@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from learner.samplers import FreshThenUniform
 from learner.storage import ColumnSpec, HostStorage, in_file, in_memory, on_device
 from system.errors import DiskFull
+from tests.device_ops import WAITING, Watch
 from tests.learner.test_arena import Robots, check_batch, events, latents_of, make_arena
 
 ROWS = 40
@@ -112,6 +113,20 @@ def assert_equal_batches(one, other):
     assert torch.equal(one.context.deter, other.context.deter)
     assert torch.equal(one.context.stoch, other.context.stoch)
     np.testing.assert_array_equal(one.ordinals, other.ordinals)
+
+
+def test_sampling_on_a_device_never_waits_for_it():
+    arena, robots = make_arena(200, allocate=on_device), Robots()
+    for _ in range(5):
+        arena.insert(robots.chunk(0, 9))
+    contexts = np.array([0, 9])
+    latents = latents_of(arena.sample(contexts).ordinals)
+    with Watch(forbid=WAITING) as watch:
+        batch = arena.sample(contexts)
+        arena.write_back(batch, latents)
+    assert watch.counts["index_select"] == 10  # a column each: seven of Chunks, three of contexts
+    assert watch.counts["index_copy_"] == 2
+    check_batch(robots, batch, [0, 9])
 
 
 def test_a_mapped_file_takes_all_its_bytes_at_once_and_leaves_no_name(tmp_path):

@@ -103,10 +103,8 @@ def test_it_takes_less_than_half_the_kernels_and_never_waits():
 
 @pytest.mark.gpu
 def test_observe_takes_it_on_cuda(monkeypatch):
-    noise = torch.rand(7, 3, MODEL.stoch, 1)
-    monkeypatch.setattr(
-        RSSM, "_noise", lambda rssm, T, B: noise.to(rssm.hidden_bias.device).unbind(0)
-    )
+    noise = torch.rand(7, 3, MODEL.stoch)
+    monkeypatch.setattr(RSSM, "_noise", lambda rssm, T, B: noise.to(rssm.hidden_bias.device))
     calls = []
     observe = RSSM.observe_on_device
     monkeypatch.setattr(
