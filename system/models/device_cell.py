@@ -81,7 +81,7 @@ class Tape(NamedTuple):
     """Before the step, forgotten where an episode begins; so is stoch."""
     stoch: Tensor
     before_in: Tensor
-    """[2, B, H]: what the norms read."""
+    """[B, 2, H]: what the norms read."""
     shared: Tensor
     before_hidden: Tensor
     hidden: Tensor
@@ -100,30 +100,30 @@ def recur(
     before_in = torch.stack([
         add(weights.in_bias[0], small, weights.deter_in),
         add(weights.in_bias[1], stoch.to(dtype), weights.stoch_in),
-    ])  # fmt: skip
-    activated = F.silu(
-        F.rms_norm(before_in, before_in.shape[-1:], None, NORM_EPS) * weights.in_scale.unsqueeze(1)
-    )
-    shared = torch.cat([*activated], -1).to(dtype)
+    ], 1)  # fmt: skip
+    normed = F.rms_norm(before_in, before_in.shape[-1:], None, NORM_EPS)
+    shared = F.silu(normed * weights.in_scale).flatten(1).to(dtype)
     dense = add(action_part, shared, weights.shared)
     blocks = torch.bmm(by_block(small, groups), weights.hidden)
-    before = dense + from_blocks(blocks)
+    before = (dense.view(len(dense), groups, -1) + blocks.transpose(0, 1)).flatten(1)
     hidden = norm_silu(before, weights.hidden_scale).to(dtype)
-    gates = torch.bmm(by_block(hidden, groups), weights.gates) + weights.gates_bias
+    gates = add(weights.gates_bias, by_block(hidden, groups), weights.gates)
     size = gates.shape[-1] // 3
     opened = gates[..., : 2 * size].sigmoid()
     candidate = torch.tanh(opened[..., :size] * gates[..., 2 * size :])
-    new = torch.lerp(by_block(deter, groups), candidate, opened[..., size:])
+    candidate, opened = candidate.transpose(0, 1), opened[..., size:].transpose(0, 1)
+    # Results are laid out as the first factor is: [B, G, b], so that they flatten in place.
+    new = torch.lerp(deter.view(len(deter), groups, -1), candidate, opened)
     nothing = small  # replaced by the caller
     tape = Tape(deter, stoch, before_in, shared, before, hidden, gates, nothing, nothing)
-    return tape, from_blocks(new)
+    return tape, new.flatten(1)
 
 
 def add(bias: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-    """`bias` + x @ weight, in the dtype of the bias."""
-    if x.dtype == bias.dtype:
-        return torch.addmm(bias, x, weight)
-    return bias + torch.mm(x, weight)
+    """`bias` + x @ weight, [B, ...] or [G, B, ...], in the dtype of the bias."""
+    if x.dtype != bias.dtype:
+        return bias + x @ weight
+    return torch.addmm(bias, x, weight) if x.ndim == 2 else torch.baddbmm(bias, x, weight)
 
 
 def norm_silu(x: Tensor, scale: Tensor) -> Tensor:
@@ -158,22 +158,28 @@ def norm_backward(dy: Tensor, factors: NormFactors, t: int) -> Tensor:
     return torch.addcmul(dy * factors.direct[t], factors.normal[t], mean, value=-1)
 
 
-def gru_factors(gates: Tensor, deter: Tensor) -> Tensor:
-    """What the gradient of the next deter is multiplied by, [T, G, B, 4, b].
+class GruFactors(NamedTuple):
+    """What the gradient of the next deter is multiplied by."""
 
-    For reset, update, candidate, and the deter before.
-    """
+    gates: Tensor
+    """[T, G, B, 3, b]: for reset, update and candidate."""
+    deter: Tensor
+    """[T, B, G, b]: for the deter before."""
+
+
+def gru_factors(gates: Tensor, deter: Tensor) -> GruFactors:
+    """Of all steps at once."""
     reset, update, candidate = gates.chunk(3, -1)
     reset, update = reset.sigmoid(), update.sigmoid()
     proposed = torch.tanh(reset * candidate)
     before = deter.view(*deter.shape[:2], gates.shape[1], -1).transpose(1, 2)
     inner = update * (1.0 - proposed.square())
-    return torch.stack([
+    factors = torch.stack([
         inner * candidate * reset * (1.0 - reset),
         (proposed - before) * update * (1.0 - update),
         inner * reset,
-        1.0 - update,
     ], -2)  # fmt: skip
+    return GruFactors(factors, (1.0 - update).transpose(1, 2).contiguous())
 
 
 def by_block(x: Tensor, groups: int) -> Tensor:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from system.models.device_cell import (
+    GruFactors,
     NormFactors,
     Tape,
     Weights,
@@ -112,13 +113,16 @@ class _Observe(torch.autograd.Function):
             rounded = weights.rounded(dtype)
             ddeters, dprobs = outer[0], outer[1] + outer[2]  # straight-through
             ddeter, dstoch = torch.zeros_like(deters[0]), torch.zeros_like(probs[0])
-            steps = []
+            steps, kept = [], keep[-1]
             for t in reversed(range(len(deters))):
-                sampled = _sample_back(rounded, factors, t, dprobs[t] + dstoch)
-                dnew = add(ddeters[t] + ddeter, sampled[1].to(dtype), rounded.posterior_in.T)
+                dprob = torch.addcmul(dprobs[t], dstoch, kept.unsqueeze(-1))
+                sampled = _sample_back(rounded, factors, t, dprob)
+                dnew = torch.addcmul(ddeters[t], ddeter, kept)
+                dnew = add(dnew, sampled[1].to(dtype), rounded.posterior_in.T)
                 turned, ddeter, dflat = _recur_back(rounded, factors, t, dnew)
-                ddeter, dstoch = ddeter * keep[t], (dflat * keep[t]).view(dstoch.shape)
+                dstoch, kept = dflat.view(dstoch.shape), keep[t]
                 steps.append(_Gradients(*sampled, *turned))
+            ddeter, dstoch = ddeter * kept, dstoch * kept.unsqueeze(-1)
             parts = zip(*reversed(steps), strict=True)
             gradients = _Gradients(*[torch.stack(part) for part in parts])
             dweights = _weight_gradients(tape, rounded, factors, deters, gradients)
@@ -138,7 +142,7 @@ class _Gradients(NamedTuple):
     before_hidden: Tensor
     """[B, D]."""
     before_in: Tensor
-    """[2, B, H]."""
+    """[B, 2, H]."""
 
 
 class _Factors(NamedTuple):
@@ -148,8 +152,7 @@ class _Factors(NamedTuple):
     """[T, B, S, K]: softmax of the logits, and times the share that is not uniform."""
     kept: Tensor
     out: NormFactors
-    turns: Tensor
-    """[T, G, B, 4, b]."""
+    gru: GruFactors
     hidden: NormFactors
     ins: NormFactors
 
@@ -160,9 +163,9 @@ def _factors(tape: Tape, weights: Weights, probs: Tensor, unimix: float) -> _Fac
         share=kept / (1.0 - unimix),
         kept=kept,
         out=norm_factors(tape.before_out, weights.posterior_scale),
-        turns=gru_factors(tape.gates, tape.deter),
+        gru=gru_factors(tape.gates, tape.deter),
         hidden=norm_factors(tape.before_hidden, weights.hidden_scale),
-        ins=norm_factors(tape.before_in, weights.in_scale.unsqueeze(1)),
+        ins=norm_factors(tape.before_in, weights.in_scale),
     )
 
 
@@ -186,17 +189,17 @@ def _recur_back(
       Gradients of gates, hidden and input layer; then of deter [B, D] and stoch [B, S * K].
     """
     dtype, groups = weights.hidden.dtype, len(weights.hidden)
-    turned = by_block(dnew, groups).unsqueeze(2) * factors.turns[t]
-    dgates = turned[:, :, :3].flatten(2)
+    dgates = (factors.gru.gates[t] * by_block(dnew, groups).unsqueeze(2)).flatten(2)
     dhidden = from_blocks(torch.bmm(dgates.to(dtype), weights.gates.mT))
     dbefore = norm_backward(dhidden, factors.hidden, t)
     small = dbefore.to(dtype)
     blocks = torch.bmm(by_block(small, groups), weights.hidden.mT)
     dshared = small @ weights.shared.T
-    din = norm_backward(torch.stack(dshared.chunk(2, -1)), factors.ins, t)
-    ddeter = from_blocks(turned[:, :, 3] + blocks)
-    ddeter = add(ddeter, din[0].to(dtype), weights.deter_in.T)
-    return (dgates, dbefore, din), ddeter, din[1].to(dtype) @ weights.stoch_in.T
+    din = norm_backward(dshared.view(len(small), 2, -1), factors.ins, t)
+    direct = factors.gru.deter[t] * dnew.view(len(dnew), groups, -1)
+    ddeter = (direct + blocks.transpose(0, 1)).flatten(1)
+    ddeter = add(ddeter, din[:, 0].to(dtype), weights.deter_in.T)
+    return (dgates, dbefore, din), ddeter, din[:, 1].to(dtype) @ weights.stoch_in.T
 
 
 def _weight_gradients(
@@ -220,19 +223,19 @@ def _weight_gradients(
     gates = dgates.transpose(0, 1).flatten(1, 2)  # [T, G, B, 3 * b] -> [G, T * B, 3 * b]
     douts = dlogits.to(dtype) @ weights.posterior_out.T
     dhiddens = from_blocks(torch.bmm(gates.to(dtype), weights.gates.mT)).view_as(dbefores)
-    dshareds = torch.stack((dbefores.to(dtype) @ weights.shared.T).chunk(2, -1), 1)
+    dshareds = (dbefores.to(dtype) @ weights.shared.T).view_as(dins)
     return Weights(
-        deter_in=product(tape.deter, dins[:, 0]),
-        stoch_in=product(tape.stoch, dins[:, 1]),
+        deter_in=product(tape.deter, dins[:, :, 0]),
+        stoch_in=product(tape.stoch, dins[:, :, 1]),
         shared=product(tape.shared, dbefores),
         hidden=block_product(rows(tape.deter), rows(dbefores)),
         gates=block_product(rows(tape.hidden), gates),
         posterior_in=product(deters, dbefore_outs),
         posterior_out=product(tape.out, dlogits),
-        in_bias=dins.sum((0, 2)),
+        in_bias=dins.sum((0, 1)),
         gates_bias=gates.sum(1, keepdim=True),
         out_bias=dlogits.sum((0, 1)),
-        in_scale=(dshareds * factors.ins.scale).sum((0, 2)),
+        in_scale=(dshareds * factors.ins.scale).sum((0, 1)),
         hidden_scale=(dhiddens * factors.hidden.scale).sum((0, 1)),
         posterior_scale=(douts * factors.out.scale).sum((0, 1)),
     )
