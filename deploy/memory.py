@@ -11,6 +11,7 @@ from deploy.config import RunConfig
 from deploy.presets import SIZES
 from learner.arena import row_bytes
 from learner.memory import update_bytes
+from learner.placement import fits_device
 from system.errors import ConfigError
 from system.specs import EnvSpec
 
@@ -51,12 +52,17 @@ def check_memory(config: RunConfig, spec: EnvSpec, free: Memory) -> None:
             f"model.size={config.model.size!r} needs about {needed / GIB:.1f} GiB to train on this "
             f"environment, and {max(room, 0) / GIB:.1f} GiB are free; {instead}"
         )
-    arena = arena_bytes(config, spec)
-    room = free.host_bytes - OTHERS_BYTES - (needed if free.device_bytes is None else 0)
-    if arena > room:
+    if free.device_bytes is not None:
+        if fits_device(config.learner, config.replay, free.device_bytes - needed):
+            return
+        needed = 0  # the host's room is all the arena's
+    arena, replay = arena_bytes(config, spec), config.replay
+    room = free.host_bytes - OTHERS_BYTES - needed
+    if replay.capacity_bytes <= replay.memory_bytes and arena > room:
         raise ConfigError(
-            f"replay.capacity_bytes={config.replay.capacity_bytes} would grow to "
-            f"{arena / GIB:.1f} GiB in this run, and {max(room, 0) / GIB:.1f} GiB are free; use "
+            f"replay.capacity_bytes={replay.capacity_bytes} would grow to {arena / GIB:.1f} GiB in "
+            f"this run, and {max(room, 0) / GIB:.1f} GiB are free; have it mapped from a file with "
+            f"--set replay.memory_bytes={max(room, 1)}, or use "
             f"--set replay.capacity_bytes={max(room, 0) * 9 // 10}"
         )
 

@@ -1,5 +1,8 @@
 """The arena: the learner's own copy of the replay, from which every Batch is gathered.
 
+Which Steps are here and what follows them is known on the host; what they hold lies in a `Storage`,
+perhaps on the learner's device.
+
 A ring of rows. Each inserted Step gets the next *ordinal*, and lives in row ``ordinal % capacity``
 until the ring comes round; ``ordinal >= oldest`` says whether it is still there. Chunks of many
 tracks interleave in insertion order, so `successor` links each Step to the next one of its Track::
@@ -25,6 +28,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from learner.batch import Batch
+from learner.storage import Allocate, ColumnSpec, Storage, in_memory
 from system.chunk_check import expected_columns
 from system.config import ModelConfig
 from system.errors import ConfigError, RejectedChunk
@@ -37,10 +41,11 @@ from system.types import (
     IS_TERMINAL,
     OBSERVATION_PREFIX,
     REWARD,
-    Array,
     Chunk,
 )
 
+DETER, STOCH = "latent/deter", "latent/stoch"
+"""Columns of the posterior: float16 [D] and uint8 [S], class indices."""
 NONE = -1
 """No successor yet."""
 Ordinals = NDArray[np.int64]
@@ -65,11 +70,8 @@ class Track:
 
 @dataclass(slots=True)
 class Columns:
-    """Storage of all rows."""
+    """What is known of all rows on the host."""
 
-    fields: dict[str, Array]
-    deter: NDArray[np.float16]
-    stoch: NDArray[np.uint8]
     known: NDArray[np.bool_]
     """Whether the posterior is known."""
     followed: NDArray[np.bool_]
@@ -94,6 +96,8 @@ class Arena:
     """T."""
     capacity_bytes: int
     device: torch.device
+    allocate: Allocate = in_memory
+    """Where the rows lie."""
     oldest: int = 0
     """Ordinal of the oldest Step still here."""
     end: int = 0
@@ -102,6 +106,8 @@ class Arena:
     capacity: int = field(init=False)
     """Rows."""
     columns: Columns = field(init=False)
+    storage: Storage = field(init=False)
+    """Fields of a Chunk, DETER and STOCH."""
     _pieces: deque[int] = field(init=False, default_factory=deque)
     """Lengths of the Chunks in the ring, oldest first: the unit of eviction."""
 
@@ -113,13 +119,8 @@ class Arena:
                 f"at least {4 * self.batch_length} (4 * learner.batch_length) are needed"
             )
         rows = self.capacity
+        self.storage = self.allocate(row_columns(self.spec, self.model), rows, self.device)
         self.columns = Columns(
-            fields={
-                name: np.zeros((rows, *shape), dtype)
-                for name, (dtype, shape) in expected_columns(self.spec).items()
-            },
-            deter=np.zeros((rows, self.model.deter), np.float16),
-            stoch=np.zeros((rows, self.model.stoch), np.uint8),
             known=np.zeros(rows, np.bool_),
             followed=np.zeros(rows, np.bool_),
             successor=np.full(rows, NONE, np.int64),
@@ -140,14 +141,13 @@ class Arena:
         ordinals = np.arange(self.end, self.end + length)
         rows = ordinals % self.capacity
         columns = self.columns
-        for name, column in columns.fields.items():
-            column[rows] = chunk.fields[name]
+        self.storage.write(rows, chunk.fields)
         columns.known[rows] = False
         columns.followed[rows] = False
         columns.successor[rows] = np.append(ordinals[1:], NONE)
         if chunk.latent:
-            columns.deter[rows[0]] = chunk.latent["deter"]
-            columns.stoch[rows[0]] = chunk.latent["stoch"]
+            first = {DETER: chunk.latent["deter"][None], STOCH: chunk.latent["stoch"][None]}
+            self.storage.write(rows[:1], first)
             columns.known[rows[0]] = True
         self._pieces.append(length)
         self.end += length
@@ -225,55 +225,58 @@ class Arena:
         for t in range(steps.shape[1]):
             current = self.columns.successor[current % self.capacity]
             steps[:, t] = current
-        rows, before = steps % self.capacity, contexts % self.capacity
-        fields = self.columns.fields
-        action = fields[ACTION][rows]
-        is_first = fields[IS_FIRST][rows]
-        is_last = fields[IS_LAST][rows]
+        before = contexts % self.capacity
+        found = self.storage.gather(steps % self.capacity, list(expected_columns(self.spec)))
+        context = self.storage.gather(before, [ACTION, DETER, STOCH])
+        is_first, is_last, action = found[IS_FIRST], found[IS_LAST], found[ACTION]
         # An episode may have been cut after its last Step was sealed: the next one tells.
-        is_last[:, :-1] = np.logical_or(is_last[:, :-1], is_first[:, 1:])
-        previous = np.concatenate([fields[ACTION][before][:, None], action[:, :-1]], 1)
+        is_last[:, :-1] |= is_first[:, 1:]
         return Batch(
             observation={
-                name.removeprefix(OBSERVATION_PREFIX): self._tensor(column[rows])
-                for name, column in fields.items()
+                name.removeprefix(OBSERVATION_PREFIX): column
+                for name, column in found.items()
                 if name.startswith(OBSERVATION_PREFIX)
             },
-            action=self._tensor(action),
-            previous_action=self._tensor(previous),
-            reward=self._tensor(fields[REWARD][rows]),
-            is_first=self._tensor(is_first),
-            is_last=self._tensor(is_last),
-            is_terminal=self._tensor(fields[IS_TERMINAL][rows]),
-            context=self._latent(before),
+            action=action,
+            previous_action=torch.cat([context[ACTION].unsqueeze(1), action[:, :-1]], 1),
+            reward=found[REWARD],
+            is_first=is_first,
+            is_last=is_last,
+            is_terminal=found[IS_TERMINAL],
+            context=self._latent(context[DETER], context[STOCH]),
             ordinals=steps,
         )
 
     def write_back(self, batch: Batch, latents: Latent) -> None:
         """Stores the fresh posteriors [B, T, ...] of a Batch, where its Steps are still here."""
         ordinals = batch.ordinals.reshape(-1)
-        deter = latents.deter.flatten(0, 1).to("cpu", torch.float16).numpy()
-        stoch = latents.stoch.flatten(0, 1).argmax(-1).to("cpu", torch.uint8).numpy()
+        deter, stoch = latents.deter.flatten(0, 1), latents.stoch.flatten(0, 1).argmax(-1)
         here = ordinals >= self.oldest
         rows = ordinals[here] % self.capacity
-        self.columns.deter[rows] = deter[here]
-        self.columns.stoch[rows] = stoch[here]
+        if not here.all():
+            kept = torch.from_numpy(np.flatnonzero(here)).to(deter.device)
+            deter, stoch = deter[kept], stoch[kept]
+        self.storage.put(rows, {DETER: deter, STOCH: stoch})
         self.columns.known[rows] = True
 
-    def _latent(self, rows: Ordinals) -> Latent:
-        deter = self._tensor(self.columns.deter[rows]).float()
-        index = self._tensor(self.columns.stoch[rows]).long()
-        stoch = torch.nn.functional.one_hot(index, self.model.classes).float()
-        return Latent(deter, stoch)
+    def _latent(self, deter: Tensor, stoch: Tensor) -> Latent:
+        # `one_hot` would look at the values first, and wait for them.
+        classes = torch.arange(self.model.classes, device=stoch.device)
+        return Latent(deter.float(), (stoch.unsqueeze(-1) == classes).float())
 
-    def _tensor(self, array: Array) -> Tensor:
-        return torch.from_numpy(array).to(self.device)
+
+def row_columns(spec: EnvSpec, model: ModelConfig) -> dict[str, ColumnSpec]:
+    """What a row holds, by name."""
+    columns = {name: ColumnSpec(*column) for name, column in expected_columns(spec).items()}
+    columns[DETER] = ColumnSpec("float16", (model.deter,))
+    columns[STOCH] = ColumnSpec("uint8", (model.stoch,))
+    return columns
 
 
 def row_bytes(spec: EnvSpec, model: ModelConfig) -> int:
     """Bytes one Step takes in the arena, posterior and links included."""
-    fields = sum(
-        math.prod(shape) * np.dtype(dtype).itemsize
-        for dtype, shape in expected_columns(spec).values()
+    held = sum(
+        math.prod(column.shape) * np.dtype(column.dtype).itemsize
+        for column in row_columns(spec, model).values()
     )
-    return fields + 2 * model.deter + model.stoch + 2 + 8
+    return held + 2 + 8

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 SHARE_OF_PAST = 0.1
 """Early on, the average reaches back over this share of all updates so far [ratio]."""
@@ -21,9 +21,8 @@ class Averaged(nn.Module):
     The loop that uses it::
 
         averaged = Averaged({"policy": policy}, rate=0.01)
-        for count in range(1, updates + 1):
-            optimizer.step()
-            averaged.follow(count)
+        optimizer.step()
+        averaged.follow(optimizer.steps)
         broadcast(averaged.modules_by_name())
     """
 
@@ -40,10 +39,15 @@ class Averaged(nn.Module):
         return dict(self.copies.items())
 
     @torch.no_grad()
-    def follow(self, count: int) -> None:
-        """Moves every weight a little towards its twin; `count` is that of the update, from 1."""
-        torch._foreach_lerp_(self._slow, self._fast, self.rate_at(count))
+    def follow(self, count: Tensor) -> None:
+        """Moves every weight a little towards its twin; `count` float64 [] is the update's, from 1.
 
-    def rate_at(self, count: int) -> float:
+        Nothing waits for the device: this is part of a CUDA graph (`graphed.py`).
+        """
+        rate = self.rate_at(count).to(torch.float32)
+        for slow, fast in zip(self._slow, self._fast, strict=True):
+            slow.lerp_(fast, rate)
+
+    def rate_at(self, count: Tensor) -> Tensor:
         """The larger of `rate` and 1 / (1 + SHARE_OF_PAST * (count - 1)); 1 at the first update."""
-        return max(self._rate, 1.0 / (1.0 + SHARE_OF_PAST * (count - 1)))
+        return (1.0 / (1.0 + SHARE_OF_PAST * (count - 1.0))).clamp(min=self._rate)

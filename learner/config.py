@@ -74,11 +74,17 @@ class LearnerConfig:
     """Of the factors of matrix products and convolutions; sums, and all between products, are fp32.
     `bf16` needs a CPU that multiplies it natively (AMX), and is fp32 elsewhere; `auto` is bf16
     where that pays: wide models, pictures. Not the default before learning curves stand behind
-    it."""
+    it. On CUDA:
+    `fp32` is exact, `auto` is TF32, and from size 12m on bf16 factors of all products."""
     torch_threads: int = 1
     """Threads of one update."""
     device: str = "auto"
     """`auto` takes CUDA if there is one, else the CPU; or a torch device name."""
+    arena_device_share: float = 0.5
+    """Of what a CUDA device has free besides weights and an update: an arena of at most that size
+    lies there, a larger one on the host [ratio]."""
+    graph: bool = True
+    """On CUDA: replays the whole update as one captured graph instead of launching its kernels."""
 
     @property
     def discount(self) -> float:
@@ -91,7 +97,7 @@ class LearnerConfig:
                      "keep_checkpoints", "commit_s", "metrics_s", "torch_threads"):  # fmt: skip
             require_positive("learner", self, name)
         for name in ("return_lambda", "mixed_share", "slow_value_rate", "return_rate",
-                     "acting_rate"):  # fmt: skip
+                     "acting_rate", "arena_device_share"):  # fmt: skip
             require_share("learner", self, name)
         for name in ("free_nats", "dynamics_scale", "representation_scale", "replay_value_scale",
                      "entropy_scale", "slow_value_scale", "dream_report_s"):  # fmt: skip

@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from system.errors import DiskFull
 
@@ -32,3 +33,9 @@ def write_all(descriptor: int, data: bytes | bytearray) -> None:
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(descriptor, rest) :]
+
+
+def reserve(file: IO[bytes], size: int, folder: Path) -> None:
+    """Takes all bytes of a file in this folder at once. Raises DiskFull."""
+    with full_disk_is_named(folder / "arena"):
+        os.posix_fallocate(file.fileno(), 0, size)

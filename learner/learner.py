@@ -12,18 +12,20 @@ from typing import TypeVar
 import torch
 
 from learner.acted import EpisodeLog
-from learner.allocator import keep_pages
 from learner.arena import Arena
 from learner.checkpoint import load_newest, save
-from learner.device import choose_device
+from learner.copies import copies_of, finite
+from learner.device import prepared_device
 from learner.dream_files import DreamFiles
 from learner.dreaming import Dreamer
 from learner.epochs import Epochs
 from learner.figures import Figures
+from learner.graphed import graphed
 from learner.ingest import Ingest
 from learner.loop import LearnerLoop
 from learner.open_loop import Models
-from learner.publisher import Publisher, Standing
+from learner.placement import placement
+from learner.publisher import Publisher, Standing, require_finite
 from learner.report import LearnerReporter
 from learner.samplers import FreshThenUniform
 from learner.savable import Savable
@@ -32,7 +34,7 @@ from learner.setup import LearnerSeams, LearnerSetup
 from learner.update import Learning
 from system.activity import Activity
 from system.clock import Every
-from system.errors import CheckpointError, DiskFull, NotFinite
+from system.errors import CheckpointError, DiskFull
 from system.limiter import ReplayLimiter
 from system.models.agent import model_digest
 from system.progress import progress_text
@@ -67,9 +69,7 @@ class Learner:
     def __init__(self, setup: LearnerSetup, seams: LearnerSeams, spec: EnvSpec) -> None:
         config, replay, clock = setup.config, setup.replay, seams.clock
         self._setup, self._seams, self._spec = setup, seams, spec
-        torch.set_num_threads(config.torch_threads)
-        keep_pages()
-        device = choose_device(config.device)
+        device = prepared_device(config)
         torch.manual_seed(setup.seed)
         self._digest = model_digest(setup.model, spec)
         self._epochs = Epochs(setup.folder)
@@ -82,6 +82,7 @@ class Learner:
         self.arena = Arena(
             spec=spec, model=setup.model, batch_length=config.batch_length,
             capacity_bytes=replay.capacity_bytes, device=device,
+            allocate=placement(setup, spec, device),
         )  # fmt: skip
         self._sampler = FreshThenUniform(setup.seed)
         self._limiter = ReplayLimiter(
@@ -97,7 +98,7 @@ class Learner:
             seams.reader, self._segments, self.arena, replay, clock, self._report.event
         )
         self._publisher = Publisher(
-            seams.channel, self.learning, clock, model_digest=self._digest,
+            seams.channel, copies_of(self.learning, device), clock, model_digest=self._digest,
             publish_s=config.publish_s, on_event=self._report.event,
         )  # fmt: skip
         models = Models(
@@ -111,7 +112,8 @@ class Learner:
         repeat, commit_due = spec.action_repeat, Every(config.commit_s)
         self._loop = LearnerLoop(
             ingest=self._ingest, arena=self.arena, sampler=self._sampler, limiter=self._limiter,
-            learning=self.learning, batch_size=config.batch_size,
+            learning=graphed(self.learning, config, device, self._report.event),
+            batch_size=config.batch_size,
             max_steps=-(-setup.frames // repeat) if setup.frames else None,
             after_update=self._after_update, commit_due=lambda: commit_due(clock.now()),
         )  # fmt: skip
@@ -172,7 +174,6 @@ class Learner:
         """Syncs the segments, broadcasts and saves for the last time."""
         self._epochs.check()
         self._ingest.commit()
-        self._check_finite()
         self._publisher.publish(self.standing(), now=True)
         self.save()
         self._tell("closing", now=True)
@@ -190,7 +191,8 @@ class Learner:
         )
 
     def save(self) -> Path:
-        """Writes a checkpoint; returns its folder. Raises Fenced or DiskFull."""
+        """Writes a checkpoint; returns its folder. Raises Fenced, NotFinite or DiskFull."""
+        require_finite(bool(finite(self.learning)), self.updates, self._report.event)
         # What the weights were trained on must be on the disk before they are.
         self._segments.commit()
         folder, keep = self._setup.folder / "checkpoints", self._setup.config.keep_checkpoints
@@ -205,8 +207,6 @@ class Learner:
             self._episodes.write(ended, elapsed_s=self.standing().elapsed_s)
 
     def _after_update(self) -> None:
-        with self._activity.during("optimizer"):  # the first who waits for a GPU
-            self._check_finite()
         self._epochs.check()
         with self._activity.during("publish"):
             self._publisher.publish(self.standing())
@@ -226,13 +226,6 @@ class Learner:
             self._unsaved = True
         else:
             self._unsaved = False
-
-    def _check_finite(self) -> None:
-        """Weights that are not finite are neither broadcast nor saved. Raises NotFinite."""
-        if not torch.isfinite(self.learning.optimizer.flat.sum()):
-            text = f"update {self.updates}: a weight is not finite; last good version stays"
-            self._report.event("not_finite", text)
-            raise NotFinite(text)
 
     def _begin(self) -> None:
         """Takes the epoch, restores what older ones left, and speaks for the first time.

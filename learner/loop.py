@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from learner.arena import Arena
+from learner.graphed import Updater
 from learner.ingest import Ingest
 from learner.samplers import Sampler
-from learner.update import Learning
 from system.limiter import ReplayLimiter
 from system.tick import Progress, Wait
 
@@ -30,7 +30,7 @@ class LearnerLoop:
     arena: Arena
     sampler: Sampler
     limiter: ReplayLimiter
-    learning: Learning
+    learning: Updater
     batch_size: int
     """B."""
     max_steps: int | None

@@ -4,7 +4,8 @@ AGC (Brock et al., 2021): a tensor's gradient norm is at most `clip` times its p
 LaProp (Ziyin et al., 2020): the gradient is divided by its running RMS *before* the momentum.
 
 All parameters live in one flat buffer and all gradients in another; every parameter is a view. So
-one update is a handful of passes over two arrays, whatever the number of tensors.
+one update is a handful of passes over two arrays, whatever the number of tensors. The number of
+steps is a tensor beside them: a captured CUDA graph counts on by itself.
 """
 
 from __future__ import annotations
@@ -44,7 +45,9 @@ class LaProp:
         size = sum(parameter.numel() for parameter in self._parameters)
         self.flat = torch.empty(size, dtype=first.dtype, device=first.device)
         self.gradient, self.rms, self.momentum = (torch.zeros_like(self.flat) for _ in range(3))
-        self.count = 0
+        # float64: 1 - 0.999 in float32 is off by a few parts in 100,000.
+        self.steps = torch.zeros((), dtype=torch.float64, device=first.device)
+        """Steps taken, on the device."""
         self._values: list[Tensor] = []
         self._gradients: list[Tensor] = []
         self._adopt()
@@ -63,22 +66,32 @@ class LaProp:
             start = end
 
     @property
+    def count(self) -> int:
+        """Steps taken; waits for the device."""
+        return int(self.steps)
+
+    @property
     def learning_rate(self) -> float:
-        """Of the next step: linear warm-up from 0, then constant."""
-        return self._learning_rate * min(1.0, self.count / self._warmup_updates)
+        """Of the next step: linear warm-up from 0, then constant; waits for the device."""
+        return float(self._rate())
+
+    def _rate(self) -> Tensor:
+        """float64 []."""
+        return self._learning_rate * (self.steps / self._warmup_updates).clamp(max=1.0)
 
     @torch.no_grad()
     def step(self) -> Tensor:
         """One update; returns the gradient norm before clipping, float32 []."""
         norm: Tensor = torch.linalg.vector_norm(self.gradient)
         self._clip_each_tensor()
-        rate = self.learning_rate
-        self.count += 1
+        rate, dtype = self._rate(), self.flat.dtype
+        self.steps += 1
         self.rms.mul_(BETA_RMS).addcmul_(self.gradient, self.gradient, value=1.0 - BETA_RMS)
-        unbias_rms = 1.0 - BETA_RMS**self.count
-        scaled = self.gradient.div_((self.rms / unbias_rms).sqrt_().add_(EPS))
+        unbias_rms = 1.0 - BETA_RMS**self.steps
+        scaled = self.gradient.div_((self.rms / unbias_rms.to(dtype)).sqrt_().add_(EPS))
         self.momentum.lerp_(scaled, 1.0 - BETA_MOMENTUM)
-        self.flat.add_(self.momentum, alpha=-rate / (1.0 - BETA_MOMENTUM**self.count))
+        stride = rate / (1.0 - BETA_MOMENTUM**self.steps)
+        self.flat.addcmul_(self.momentum, stride.to(dtype), value=-1.0)
         self.gradient.zero_()
         return norm
 
@@ -97,4 +110,4 @@ class LaProp:
         """Inverse of `tensors`; `count` is the number of steps taken."""
         self.rms.copy_(tensors["rms"])
         self.momentum.copy_(tensors["momentum"])
-        self.count = count
+        self.steps.fill_(count)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from learner.update import Learning
+from learner.copies import Copies
 from system.channel.protocol import PolicyChannel
 from system.clock import Clock, Every
-from system.errors import Unavailable
-from system.models.weights import to_bytes
+from system.errors import NotFinite, Unavailable
 from system.types import Snapshot
 
 
@@ -25,21 +24,26 @@ class Standing:
 
 
 class Publisher:
-    """`publisher.publish(standing)` after updates; it decides whether it is time."""
+    """`publisher.publish(standing)` after updates; it decides whether it is time.
+
+    Weights that are not finite are never broadcast.
+    """
 
     def __init__(
         self,
         channel: PolicyChannel,
-        learning: Learning,
+        copies: Copies,
         clock: Clock,
         *,
         model_digest: str,
         publish_s: float,
         on_event: Callable[[str, str], None],
     ) -> None:
-        self._channel, self._learning, self._clock = channel, learning, clock
+        self._channel, self._copies, self._clock = channel, copies, clock
         self._model_digest, self._on_event = model_digest, on_event
         self._due = Every(publish_s)
+        self._copied_at: tuple[Standing, float] | None = None
+        """Where the run stood, and when [s], at the copy that is on its way."""
         self.version = 0
         """Number of broadcasts so far."""
 
@@ -48,9 +52,22 @@ class Publisher:
         self.version = max(version, self._channel.newest_version()[1])
 
     def publish(self, standing: Standing, *, now: bool = False) -> None:
-        """Broadcasts if it is time (or `now`). Raises Fenced."""
-        if not now and not self._due(self._clock.now()):
-            return
+        """Broadcasts if it is time (or `now`), as soon as a copy of the weights is on the host.
+
+        Raises:
+          Fenced: a newer learner speaks.
+          NotFinite: a weight is NaN or infinite; nothing was broadcast.
+        """
+        if now or (self._due(self._clock.now()) and self._copied_at is None):
+            self._copies.start()
+            self._copied_at = standing, self._clock.wall()
+        if self._copied_at is not None and (now or self._copies.ready):
+            (copied_at, time_s), self._copied_at = self._copied_at, None
+            self._broadcast(copied_at, time_s)
+
+    def _broadcast(self, standing: Standing, time_s: float) -> None:
+        copied = self._copies.take()
+        require_finite(copied.finite, standing.update, self._on_event)
         # The number is spent even if the reply is lost: it must never name two sets of weights.
         self.version += 1
         snapshot = Snapshot(
@@ -60,8 +77,8 @@ class Publisher:
             agent_steps=standing.agent_steps,
             elapsed_s=standing.elapsed_s,
             model_digest=self._model_digest,
-            time_s=self._clock.wall(),
-            weights=to_bytes(self._learning.acting_modules()),
+            time_s=time_s,
+            weights=copied.weights,
         )
         try:
             self._channel.publish(snapshot)
@@ -80,3 +97,11 @@ class Publisher:
             return
         if forgotten:
             self.publish(standing, now=True)
+
+
+def require_finite(finite: bool, update: int, on_event: Callable[[str, str], None]) -> None:
+    """Tells and raises NotFinite if weights are not: they are neither broadcast nor saved."""
+    if not finite:
+        text = f"update {update}: a weight is not finite; last good version stays"
+        on_event("not_finite", text)
+        raise NotFinite(text)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from learner.arena import NONE, Arena, Ordinals
+from system.chunk_check import expected_columns
 from system.types import IS_FIRST, OBSERVATION_PREFIX
 
 WINDOW = 8
@@ -33,7 +36,7 @@ def newest_stretches(arena: Arena, *, count: int, context: int, horizon: int) ->
     starts = starts[arena.columns.known[starts % arena.capacity]]
     steps = _walk(arena, starts, length)
     usable = (steps >= arena.oldest).all(1)
-    usable &= ~arena.columns.fields[IS_FIRST][steps[:, 1 : context + 1] % arena.capacity].any(1)
+    usable &= ~arena.storage.read(IS_FIRST, steps[:, 1 : context + 1] % arena.capacity).any(1)
     starts, steps = starts[usable], steps[usable]
     unseen = ~arena.columns.known[steps[:, context:] % arena.capacity]
     order = np.lexsort((-starts, -unseen.mean(1))) if len(starts) else starts
@@ -63,12 +66,12 @@ def _walk(arena: Arena, starts: Ordinals, length: int) -> NDArray[np.int64]:
 def variances(arena: Arena) -> dict[str, Tensor]:
     """By observation: the variance of each element over the whole arena, float32 [...]."""
     found = {}
-    for name, column in arena.columns.fields.items():
+    for name, (_, shape) in expected_columns(arena.spec).items():
         if name.startswith(OBSERVATION_PREFIX):
-            row_bytes = max(1, column[0].size) * np.dtype(np.float64).itemsize
+            row_bytes = max(1, math.prod(shape)) * np.dtype(np.float64).itemsize
             most = max(2, min(VARIANCE_STEPS, VARIANCE_BYTES // row_bytes))
             rows = np.unique(np.linspace(arena.oldest, arena.end - 1, most).astype(np.int64))
-            values = column[rows % arena.capacity].astype(np.float64)
+            values = arena.storage.read(name, rows % arena.capacity).astype(np.float64)
             variance = torch.from_numpy(np.asarray(values.var(0))).float().to(arena.device)
             found[name.removeprefix(OBSERVATION_PREFIX)] = variance
     return found

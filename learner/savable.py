@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from learner.arena import Arena
+from learner.arena import DETER, STOCH, Arena
 from learner.bookmark import Bookmark, FreshCursor
 from learner.checkpoint import Checkpoint
 from learner.publisher import Standing
@@ -93,8 +93,8 @@ def latent_tensors(arena: Arena) -> dict[str, Tensor]:
     rows = np.arange(arena.oldest, arena.end) % arena.capacity
     return {
         "oldest": torch.tensor(arena.oldest),
-        "deter": torch.from_numpy(arena.columns.deter[rows]),
-        "stoch": torch.from_numpy(arena.columns.stoch[rows]),
+        "deter": torch.from_numpy(arena.storage.read(DETER, rows)),
+        "stoch": torch.from_numpy(arena.storage.read(STOCH, rows)),
         "known": torch.from_numpy(arena.columns.known[rows]),
     }
 
@@ -114,8 +114,8 @@ def load_latents(arena: Arena, tensors: dict[str, Tensor], *, below: int) -> Non
     ordinals = int(tensors["oldest"]) + np.arange(count)
     kept = (ordinals >= arena.oldest) & (ordinals < min(arena.end, below))
     rows = ordinals[kept] % arena.capacity
-    arena.columns.deter[rows] = tensors["deter"].numpy()[kept]
-    arena.columns.stoch[rows] = tensors["stoch"].numpy()[kept]
+    latents = {DETER: tensors["deter"].numpy()[kept], STOCH: tensors["stoch"].numpy()[kept]}
+    arena.storage.write(rows, latents)
     arena.columns.known[rows] = tensors["known"].numpy()[kept]
 
 

@@ -14,7 +14,7 @@ from learner.config import LearnerConfig
 from learner.imagination import imagine
 from learner.objectives import ReconstructionObjective
 from learner.optimizer import LaProp
-from learner.precision import image_dtype, rounds_products
+from learner.precision import image_dtype, products, rounds_products
 from system.activity import Activity
 from system.clock import SystemClock
 from system.config import ModelConfig
@@ -57,7 +57,7 @@ class Learning(nn.Module):
     ) -> None:
         """`activity` is told what the time of an update goes to."""
         super().__init__()
-        self._config = config
+        self._config, self._model = config, model
         self.activity = activity or Activity(SystemClock(), "learner")
         """What the time of this process goes to."""
         self.world_model = WorldModel(model, spec)
@@ -84,7 +84,8 @@ class Learning(nn.Module):
     def update(self, batch: Batch) -> UpdateResult:
         """One optimizer step on the sum of all losses."""
         with kernels.rounding(self._rounds), remembering(Memory()):
-            losses, result = self._losses(batch)
+            with products(self._config, self._model, batch.reward.device):
+                losses, result = self._losses(batch)
             total = torch.stack([self._scale(name) * loss for name, loss in losses.items()]).sum()
             self.activity.switch("backward")
             torch.autograd.backward(total)
@@ -92,7 +93,7 @@ class Learning(nn.Module):
         result.metrics["gradient_norm"] = self.optimizer.step()
         self.behavior.follow()
         if self.acting is not None:
-            self.acting.follow(self.optimizer.count)
+            self.acting.follow(self.optimizer.steps)
         return result
 
     def _losses(self, batch: Batch) -> tuple[dict[str, Tensor], UpdateResult]:

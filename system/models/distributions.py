@@ -15,7 +15,7 @@ from torch import Tensor
 
 from system.models import fused
 from system.models.fused import Projection
-from system.models.numerics import two_hot, two_hot_mean
+from system.models.numerics import two_hot, two_hot_mean, unrounded
 
 MIN_STD, MAX_STD = 0.1, 1.0
 
@@ -33,6 +33,7 @@ class OneHot:
 
         Spelled out: for a handful of classes torch's softmax is ten times slower on a CPU.
         """
+        logits = unrounded(logits)
         raised = torch.exp(logits - logits.detach().amax(-1, keepdim=True))
         share = (1.0 - unimix) / raised.sum(-1, keepdim=True)
         return cls(raised * share + unimix / logits.shape[-1])
@@ -89,6 +90,7 @@ class BoundedNormal:
     @classmethod
     def from_outputs(cls, mean: Tensor, std: Tensor) -> BoundedNormal:
         """tanh(mean) and 0.9 * sigmoid(std + 2) + 0.1 of two linear outputs [..., A]."""
+        mean, std = unrounded(mean), unrounded(std)
         spread = (MAX_STD - MIN_STD) * torch.sigmoid(std + 2.0) + MIN_STD
         return cls(torch.tanh(mean), spread)
 

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from system.config import ModelConfig
-from system.models import kernels, scan
+from system.models import device_cell, device_scan, kernels, scan
 from system.models.cell import CellWeights
 from system.models.distributions import OneHot
 from system.models.layers import Block, BlockLinear, Linear, Norm, init_weight, through
@@ -120,6 +120,8 @@ class RSSM(nn.Module):
         if kernels.usable(seen):
             return self._observe_fused(carry, keep, action, seen)
         action_part = self.action_part(action)
+        if seen.is_cuda:
+            return self.observe_on_device(carry, keep, action_part, seen)
         deter_weight = self.posterior_in.weight[:, : self.config.deter]
         # Time goes first so that each step is a contiguous slice.
         action_parts, seens = action_part.transpose(0, 1).unbind(0), seen.transpose(0, 1).unbind(0)
@@ -158,6 +160,27 @@ class RSSM(nn.Module):
     def shape(self) -> scan.Shape:
         """Of the samples."""
         return scan.Shape(self.config.stoch, self.config.classes, self.config.unimix)
+
+    def observe_on_device(
+        self, carry: Latent, keep: Tensor, action_part: Tensor, seen: Tensor
+    ) -> Observed:
+        """The same scan with few kernels (`device_scan.py`); autocast says how products round."""
+        kind = seen.device.type
+        rounds = torch.is_autocast_enabled(kind)
+        filtered = device_scan.observe(
+            *carry,
+            device_scan.Seen(
+                keep=keep.T.unsqueeze(-1),
+                action_part=action_part.transpose(0, 1),
+                embedding_part=seen.transpose(0, 1),
+                noise=self._noise(keep.shape[1], keep.shape[0]).unsqueeze(-1),
+            ),
+            device_cell.weights_of(self),
+            self.config.unimix,
+            torch.get_autocast_dtype(kind) if rounds else seen.dtype,
+        )
+        deters, stochs, probs = (part.transpose(0, 1) for part in filtered)
+        return Observed(Latent(deters, stochs), OneHot(probs), self.prior(deters))
 
     def cell_weights(self) -> CellWeights:
         """The block GRU's parameters as the kernels read them, with their gradients."""

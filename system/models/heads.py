@@ -17,7 +17,7 @@ from system.models.distributions import (
 )
 from system.models.fused import Projection
 from system.models.layers import MLP, Linear
-from system.models.numerics import two_hot_bins
+from system.models.numerics import two_hot_bins, unrounded
 from system.specs import ActionSpec
 
 POLICY_SCALE = 0.01
@@ -39,7 +39,7 @@ class TwoHotHead(nn.Module):
         hidden = self.mlp(feature)
         if kernels.usable(hidden):
             return FusedTwoHot(hidden, Projection(self.out.weight, self.out.bias, self.bins))
-        return TwoHot(self.out(hidden), self.bins)
+        return TwoHot(unrounded(self.out(hidden)), self.bins)
 
 
 class BinaryHead(nn.Module):
@@ -52,7 +52,7 @@ class BinaryHead(nn.Module):
 
     def logit(self, feature: Tensor) -> Tensor:
         """float32 [..., F] -> logits [...]."""
-        return self.out(self.mlp(feature)).squeeze(-1)  # type: ignore[no-any-return]
+        return unrounded(self.out(self.mlp(feature)).squeeze(-1))
 
 
 class Policy(nn.Module):

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from system.models import fused, kernels
+from system.models.numerics import unrounded
 from system.models.packed import LayerWeights
 
 NORM_EPS = 1e-4
@@ -53,7 +54,7 @@ class Norm(nn.Module):
         """[..., size] -> [..., size]."""
         if kernels.usable(x):
             return fused.norm_silu(x, self.scale)
-        return F.silu(F.rms_norm(x, self.scale.shape, self.scale, NORM_EPS))
+        return F.silu(F.rms_norm(unrounded(x), self.scale.shape, self.scale, NORM_EPS))
 
 
 class Block(nn.Module):

@@ -60,4 +60,10 @@ def two_hot_mean(probs: Tensor, bins: Tensor) -> Tensor:
     """
     half = (len(bins) - 1) // 2
     negative = probs[..., :half].flip(-1)
-    return (probs[..., half + 1 :] - negative) @ bins[half + 1 :]
+    # No matrix product: autocast would round the bins.
+    return ((probs[..., half + 1 :] - negative) * bins[half + 1 :]).sum(-1)
+
+
+def unrounded(x: Tensor) -> Tensor:
+    """What a product in bfloat16 left, to go on in float32; all else as it is."""
+    return x.float() if x.dtype == torch.bfloat16 else x

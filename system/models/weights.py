@@ -9,12 +9,21 @@ from torch import Tensor, nn
 
 def to_bytes(modules: dict[str, nn.Module]) -> bytes:
     """Named modules -> safetensors; tensors are called `<module>.<parameter>`."""
-    tensors = {
-        f"{name}.{key}": tensor.detach().contiguous().cpu()
+    return tensors_to_bytes(named_tensors(modules))
+
+
+def named_tensors(modules: dict[str, nn.Module]) -> dict[str, Tensor]:
+    """The weights of modules where they lie, by the names that they have in `to_bytes`."""
+    return {
+        f"{name}.{key}": tensor.detach()
         for name, module in modules.items()
         for key, tensor in module.state_dict().items()
     }
-    return safetensors.torch.save(tensors)
+
+
+def tensors_to_bytes(tensors: dict[str, Tensor]) -> bytes:
+    """Named tensors, on any device -> safetensors."""
+    return safetensors.torch.save({k: v.contiguous().cpu() for k, v in tensors.items()})
 
 
 def load_bytes(modules: dict[str, nn.Module], data: bytes) -> None:

@@ -108,22 +108,25 @@ def preset(options):
     return dataclasses.replace(config, learner=learner)
 
 
-def random_batch(config, device):
+def random_batch(config, device, spec=WALKER):
     random, model = np.random.default_rng(0), config.model
     B, T = config.learner.batch_size, config.learner.batch_length
 
     def tensor(array):
         return torch.from_numpy(np.asarray(array, np.float32)).to(device)
 
-    action = random.uniform(-1, 1, (B, T, WALKER.action.size))
+    def seen(array):
+        shape = (B, T, *array.shape)
+        if array.is_image:
+            return torch.from_numpy(random.integers(256, size=shape, dtype=np.uint8)).to(device)
+        return tensor(random.normal(size=shape))
+
+    action = random.uniform(-1, 1, (B, T, spec.action.size))
     is_first = torch.from_numpy(random.random((B, T)) < 0.01).to(device)
     none = torch.zeros(B, T, dtype=torch.bool, device=device)
     stoch = np.eye(model.classes)[random.integers(model.classes, size=(B, model.stoch))]
     return Batch(
-        observation={
-            name: tensor(random.normal(size=(B, T, *array.shape)))
-            for name, array in WALKER.observation.items()
-        },
+        observation={name: seen(array) for name, array in spec.observation.items()},
         action=tensor(action),
         previous_action=tensor(np.roll(action, 1, axis=1)),
         reward=tensor(random.normal(size=(B, T))),

@@ -11,8 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learner.arena import Arena, row_bytes
+from learner.arena import DETER, Arena, row_bytes, row_columns
 from learner.samplers import FreshSampler, FreshThenUniform, UniformSampler
+from learner.storage import in_memory
 from system.config import ModelConfig
 from system.errors import ConfigError
 from system.models.dynamics import Latent
@@ -30,10 +31,10 @@ MODEL = ModelConfig(
 LENGTH = 4
 
 
-def make_arena(rows=10_000, length=LENGTH):
+def make_arena(rows=10_000, length=LENGTH, allocate=in_memory):
     return Arena(
         spec=SPEC, model=MODEL, batch_length=length, device=torch.device("cpu"),
-        capacity_bytes=rows * row_bytes(SPEC, MODEL),
+        capacity_bytes=rows * row_bytes(SPEC, MODEL), allocate=allocate,
     )  # fmt: skip
 
 
@@ -290,9 +291,10 @@ def test_write_back_is_guarded_against_rows_taken_over():
     arena.insert(robots.chunk(1, 8))
     arena.insert(robots.chunk(2, 6))  # evicts the first Chunk, reuses rows 0..5
     assert arena.oldest == 8
-    before = arena.columns.deter.copy(), arena.columns.known.copy()
+    everywhere = np.arange(arena.capacity)
+    before = arena.storage.read(DETER, everywhere), arena.columns.known.copy()
     arena.write_back(batch, latents_of(batch.ordinals + 500))
-    np.testing.assert_array_equal(arena.columns.deter, before[0])
+    np.testing.assert_array_equal(arena.storage.read(DETER, everywhere), before[0])
     np.testing.assert_array_equal(arena.columns.known, before[1])
 
 
@@ -368,8 +370,9 @@ def test_capacity_too_small_is_refused():
 def test_row_bytes_is_what_numpy_takes():
     arena = make_arena(100)
     arrays = [getattr(arena.columns, f.name) for f in dataclasses.fields(arena.columns)]
-    total = sum(a.nbytes for a in arrays if isinstance(a, np.ndarray))
-    total += sum(a.nbytes for a in arena.columns.fields.values())
+    total = sum(a.nbytes for a in arrays)
+    rows = np.arange(arena.capacity)
+    total += sum(arena.storage.read(name, rows).nbytes for name in row_columns(SPEC, MODEL))
     assert total == 100 * row_bytes(SPEC, MODEL)
 
 

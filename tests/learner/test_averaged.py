@@ -21,7 +21,7 @@ def test_average_is_the_sum_of_all_pasts_each_with_its_weight(rate):
     pasts = [copy.deepcopy(fast)]
     for count in range(1, 41):
         perturb(fast, count)
-        averaged.follow(count)
+        averaged.follow(torch.tensor(float(count), dtype=torch.float64))
         pasts.append(copy.deepcopy(fast))
     # What is left of each past after all later moves; the initial weights are gone at once.
     rates = [1.0, *(max(rate, 10.0 / (9.0 + count)) for count in range(1, 41))]

@@ -119,7 +119,7 @@ def test_every_durable_chunk_is_in_the_arena_once_and_in_order(tmp_path: Path, s
     for slot in range(2):
         check_once_and_in_order([entry_id for s, entry_id in ledger if s == slot])
     assert arena.end == 4 * len(ledger) > 100
-    position = arena.columns.fields["observation/position"][: arena.end].reshape(-1, 4, 2)
+    position = arena.storage.read("observation/position", np.arange(arena.end)).reshape(-1, 4, 2)
     for rows, (slot, entry_id) in zip(position, ledger, strict=True):
         assert (rows[:, 0] == 100 * slot).all()
         assert (rows[:, 1] == 4 * (entry_id.sequence - 1) + np.arange(4)).all()

@@ -14,6 +14,8 @@ from deploy.memory import Memory, arena_bytes, check_memory, free_memory, host_b
 from deploy.presets import SIZES, laptop
 from learner.arena import Arena
 from learner.memory import FLOAT_BYTES, update_bytes
+from learner.placement import placement
+from learner.setup import LearnerSetup
 from learner.update import Learning
 from system.errors import ConfigError
 from system.specs import ActionSpec, ArraySpec, EnvSpec
@@ -80,12 +82,44 @@ def test_cached_files_of_a_container_count_as_free(tmp_path):
 
 
 def test_an_arena_that_would_outgrow_the_machine_is_named():
-    config = replace(CONFIG, frames=0, replay=replace(CONFIG.replay, capacity_bytes=40 * GIB))
-    with pytest.raises(ConfigError, match=r"grow to 40\.0 GiB.*--set replay\.capacity_bytes=\d+$"):
+    replay = replace(CONFIG.replay, capacity_bytes=40 * GIB, memory_bytes=40 * GIB)
+    config = replace(CONFIG, frames=0, replay=replay)
+    message = r"grow to 40\.0 GiB.*replay\.memory_bytes=\d+, .*--set replay\.capacity_bytes=\d+$"
+    with pytest.raises(ConfigError, match=message):
         check_memory(config, PIXELS, Memory(host_bytes=16 * GIB))
     short = replace(config, frames=1000)
     check_memory(short, PIXELS, Memory(host_bytes=16 * GIB))
     assert arena_bytes(short, PIXELS) < 20 * 1024**2
+    mapped = replace(config, replay=replace(replay, memory_bytes=GIB))
+    check_memory(mapped, PIXELS, Memory(host_bytes=16 * GIB))
+
+
+def test_an_arena_on_the_device_leaves_room_for_the_update():
+    replay = replace(CONFIG.replay, capacity_bytes=30 * GIB, memory_bytes=40 * GIB)
+    config, host = replace(CONFIG, frames=0, replay=replay), 16 * GIB
+    check_memory(config, PIXELS, Memory(host_bytes=host, device_bytes=70 * GIB))
+    with pytest.raises(ConfigError, match=r"grow to 30\.0 GiB"):
+        check_memory(config, PIXELS, Memory(host_bytes=host, device_bytes=59 * GIB))
+    none = replace(config, learner=replace(config.learner, arena_device_share=0.0))
+    with pytest.raises(ConfigError, match=r"grow to 30\.0 GiB"):
+        check_memory(none, PIXELS, Memory(host_bytes=host, device_bytes=70 * GIB))
+
+
+def test_an_arena_above_the_budget_of_memory_is_mapped(tmp_path):
+    def placed(**changes):
+        setup = LearnerSetup(
+            config=CONFIG.learner, replay=replace(CONFIG.replay, **changes), model=CONFIG.model,
+            folder=tmp_path, frames=0, seed=0, who="test",
+        )  # fmt: skip
+        return Arena(
+            spec=PIXELS, model=CONFIG.model, batch_length=4, device=CPU,
+            capacity_bytes=setup.replay.capacity_bytes, allocate=placement(setup, PIXELS, CPU),
+        ).storage.place  # fmt: skip
+
+    assert placed(capacity_bytes=2**22, memory_bytes=2**22) == "memory"
+    assert placed(capacity_bytes=2**22, memory_bytes=2**22 - 1) == "file"
+    with pytest.raises(ConfigError, match=r"replay\.memory_bytes=1.*bytes free.*lower the first"):
+        placed(capacity_bytes=2**55, memory_bytes=1)
 
 
 def test_an_arena_of_images_takes_what_was_predicted():

@@ -60,7 +60,7 @@ def filled(seed=0, rows=5000):
 
 def slow_walk(arena, start, length):
     """The Steps after `start`, by what their observations say; None if one is missing."""
-    position = arena.columns.fields["observation/position"]
+    position = arena.storage.read("observation/position", np.arange(arena.capacity))
     at = {tuple(position[o % arena.capacity].tolist()): o for o in range(arena.oldest, arena.end)}
     step, slot = position[start % arena.capacity].tolist()
     return [at.get((step + i + 1, slot)) for i in range(length)]
@@ -70,7 +70,7 @@ def is_usable(arena, start):
     steps = slow_walk(arena, start, CONTEXT + HORIZON)
     if None in steps:
         return False
-    is_first = arena.columns.fields["is_first"]
+    is_first = arena.storage.read("is_first", np.arange(arena.capacity))
     return not any(is_first[s % arena.capacity] for s in steps[1 : CONTEXT + 1])
 
 
@@ -130,7 +130,7 @@ def test_too_little_is_nothing():
 def test_a_variance_is_that_of_what_is_still_there():
     arena = filled(rows=130)
     rows = np.arange(arena.oldest, arena.end) % arena.capacity
-    values = arena.columns.fields["observation/position"][rows].astype(np.float64)
+    values = arena.storage.read("observation/position", rows).astype(np.float64)
     assert variances(arena)["position"].tolist() == pytest.approx(values.var(0).tolist())
 
 

@@ -19,6 +19,7 @@ from learner.epochs import Epochs
 from learner.learner import Learner
 from learner.segment_format import Record, SegmentHeader, scan
 from learner.segments import read_ledger
+from system.chunk_check import expected_columns
 from system.clock import ManualClock
 from system.errors import CheckpointError, DiskFull, Fenced
 from system.log.memory import MemoryLog
@@ -26,7 +27,7 @@ from system.tick import Wait
 from system.types import EntryId
 from tests.learner.bench_for_tests import Bench, run, weights
 from tests.learner.disk_for_tests import no_file_larger_than, small_disk
-from tests.learner.fleets_for_tests import FrontHalf
+from tests.learner.fleets_for_tests import SPEC, FrontHalf
 
 
 class JumpingClock(ManualClock):
@@ -57,7 +58,7 @@ def assert_ledger_is_the_arena(learner: Learner, folder: Path) -> None:
     for slot in range(2):
         sequences = [entry_id.sequence for s, entry_id in ledger if s == slot]
         assert sequences == list(range(sequences[0], sequences[0] + len(sequences)))
-    position = arena.columns.fields["observation/position"]
+    position = arena.storage.read("observation/position", np.arange(arena.capacity))
     for index, (slot, entry_id) in enumerate(reversed(ledger)):
         ordinals = arena.end - 4 * (index + 1) + np.arange(4)
         if ordinals[0] < arena.oldest:
@@ -158,8 +159,11 @@ def test_damage_inside_a_segment_costs_its_chunk_and_is_said(tmp_path: Path) -> 
     assert (second.updates, second.agent_steps) == (24, first.agent_steps)
     kept = np.arange(second.arena.oldest, second.arena.end)
     kept = kept[(kept < lost.ordinal) | (kept >= lost.ordinal + 4)]
-    for name, column in second.arena.columns.fields.items():
-        before = first.arena.columns.fields[name]
+    for name in expected_columns(SPEC):
+        everywhere = np.arange(second.arena.capacity)
+        column, before = (
+            learner.arena.storage.read(name, everywhere) for learner in (second, first)
+        )
         rows = kept % second.arena.capacity
         assert (column[rows] == before[rows]).all(), name
     gone = np.arange(lost.ordinal, lost.ordinal + 4)
