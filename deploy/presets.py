@@ -45,7 +45,7 @@ DM_CONTROL_REPEAT = {"laptop": 4, "dreamer": 2}
 
 def laptop(env: EnvConfig, *, run: str, size: str = "nano") -> RunConfig:
     """A policy within minutes on two cores: smaller batch, fewer dreams, faster learning."""
-    agent_steps = 20_000
+    agent_steps = 15_000
     env = replace(env, pixels=replace(env.pixels, quality="fast"))
     return RunConfig(
         run=run,
@@ -72,7 +72,7 @@ def laptop(env: EnvConfig, *, run: str, size: str = "nano") -> RunConfig:
             slow_value_rate=0.05,
             acting_rate=0.01,
         ),
-        evaluation=EvaluationConfig(every_frames=agent_steps // 20 * env.action_repeat),
+        evaluation=EvaluationConfig(every_frames=agent_steps // 15 * env.action_repeat),
     )
 
 

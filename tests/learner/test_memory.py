@@ -63,7 +63,7 @@ def test_the_nearest_size_that_fits_is_named():
     with pytest.raises(ConfigError, match=r"model\.size='200m' needs about .* --size 1m$"):
         check_memory(config, PIXELS, Memory(host_bytes=64 * GIB, device_bytes=GIB * 13 // 10))
     with pytest.raises(ConfigError, match=r"fits is --size 100m$"):
-        check_memory(config, PIXELS, Memory(host_bytes=10 * GIB))
+        check_memory(config, PIXELS, Memory(host_bytes=12 * GIB))
     with pytest.raises(ConfigError, match=r"none of the sizes fits: lower learner\.batch_size"):
         check_memory(config, PIXELS, Memory(host_bytes=64 * GIB, device_bytes=GIB // 8))
     check_memory(CONFIG, PIXELS, Memory(host_bytes=8 * GIB))
