@@ -91,8 +91,7 @@ class ReplayConfig:
     capacity_bytes: int = 2 * 1024**3
     """Budget of the learner's arena, its latents included [bytes]."""
     memory_bytes: int = 8 * 1024**3
-    """A larger arena does not lie in memory but in a mapped file of the run folder, all of whose
-    bytes are taken at the start [bytes]."""
+    """A larger arena is mapped from a file in the run folder, reserved at the start [bytes]."""
     min_steps: int = 1024
     """Inserted Steps before the first update [agent steps]."""
     lead_chunks: int = 1

@@ -35,7 +35,7 @@ EVENT_KINDS = (
     "environment_hang", "environment_other", "environment_outside_space", "environment_raised",
     "epoch_damaged", "evaluator_died", "evaluator_killed", "evaluator_pending",
     "evaluator_restarted", "gap", "learner_died", "learner_killed", "learner_pending",
-    "learner_restarted", "not_finite",
+    "learner_restarted", "not_finite", "not_graphed",
     "not_promoted", "not_published", "policy_awaited", "policy_corrupt", "policy_refused",
     "promoted", "redis_died", "redis_down", "redis_restarted", "rolled_back", "safe_restored",
     "segment_damaged", "segment_torn", "spool_full", "spool_has_room", "steps_lost",
