@@ -49,10 +49,10 @@ class Bench:
                 log.append(EntryId(1, sequence), encode_chunk(chunk), create=True)
 
     def learner(
-        self, *, model: ModelConfig = MODEL, frames: int = 0, config: LearnerConfig = CONFIG
+        self, *, model: ModelConfig = MODEL, frames: int = 0, config: LearnerConfig | None = None
     ) -> Learner:
         setup = LearnerSetup(
-            config=config, replay=REPLAY, model=model, folder=self.folder, frames=frames, seed=3,
+            config=config or CONFIG, replay=REPLAY, model=model, folder=self.folder, frames=frames, seed=3,
             who="learner:1",
         )  # fmt: skip
         seams = LearnerSeams(
