@@ -52,8 +52,8 @@ class Bench:
         self, *, model: ModelConfig = MODEL, frames: int = 0, config: LearnerConfig | None = None
     ) -> Learner:
         setup = LearnerSetup(
-            config=config or CONFIG, replay=REPLAY, model=model, folder=self.folder, frames=frames, seed=3,
-            who="learner:1",
+            config=config or CONFIG, replay=REPLAY, model=model, folder=self.folder,
+            frames=frames, seed=3, who="learner:1",
         )  # fmt: skip
         seams = LearnerSeams(
             reader=self.store.reader(), channel=self.channel, control=self.control,

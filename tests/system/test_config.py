@@ -174,7 +174,7 @@ def test_digest_changes_with_any_field(path):
         inner = inner[section]
     other = {
         "gradient": "mixed", "blocks": 4, "classes": 5, "bins": 253, "dream_starts": 3,
-        "return_lambda": 0.5, "precision": "bf16",
+        "return_lambda": 0.5, "precision": "bf16", "acting_rate": 0.5, "graph": False,
     }.get(name)  # fmt: skip
     if other is None:
         value = inner[name]
