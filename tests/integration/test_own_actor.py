@@ -146,9 +146,11 @@ def check_a_half_dead_server_stops_nothing(site):
     os.kill(server, signal.SIGSTOP)  # half dead: takes every packet, answers nothing
     try:
         site.until(lambda: len(site.spooled()) > before + 20, "acted on without an answer")
+        held = set(site.spooled())
     finally:
         os.kill(server, signal.SIGCONT)
-    site.until(lambda: len(site.spooled()) < 10, "sent what it had")
+    # It acts on meanwhile, faster than this machine may send.
+    site.until(lambda: not held & set(site.spooled()), "sent what it had")
     site.acting(1)  # the server's clock went on: its lease had ended
 
 
