@@ -140,7 +140,7 @@ def weight_gradients(tape: CellTape, read: Read, groups: int, *, rounded: bool) 
     def rows(x: Tensor) -> Tensor:
         return x.flatten(0, 1)
 
-    def gradient(a: Tensor, b: Tensor, blocks: int = 1) -> Tensor:
+    def gradient(a: Tensor, b: Tensor, blocks: int | None = None) -> Tensor:
         return outer(a, b, blocks=blocks, rounded=rounded)
 
     din, dhidden, dgates = map(rows, (tape.dbefore_in, tape.dbefore_hidden, tape.dgates))

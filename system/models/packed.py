@@ -192,18 +192,19 @@ def tapes(found: Sequence[LayerTape]) -> object:
     return records.array([tape.record() for tape in found])
 
 
-def outer(a: Tensor, b: Tensor, *, blocks: int = 1, rounded: bool = False) -> Tensor:
+def outer(a: Tensor, b: Tensor, *, blocks: int | None = None, rounded: bool = False) -> Tensor:
     """a.T @ b of float32 [rows, m] and [rows, n], or per block: the gradient of a weight.
 
     Returns:
-      float32 [m, n], or [G, m, n] of [rows, G * m] and [rows, G * n].
+      float32 [m, n]; or of `blocks` G, one too, [G, m, n] of [rows, G * m] and [rows, G * n].
     """
-    m, n = a.shape[1] // blocks, b.shape[1] // blocks
-    out = torch.zeros(blocks, m, n)
+    count = blocks or 1
+    m, n = a.shape[1] // count, b.shape[1] // count
+    out = torch.zeros(count, m, n)
     call(
-        "outer", a, a.stride(0), b, b.stride(0), out, n, len(a), m, n, blocks, int(rounded)
+        "outer", a, a.stride(0), b, b.stride(0), out, n, len(a), m, n, count, int(rounded)
     )  # fmt: skip
-    return out if blocks > 1 else out[0]
+    return out[0] if blocks is None else out
 
 
 def _up(size: int, multiple: int) -> int:

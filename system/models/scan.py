@@ -99,6 +99,8 @@ class _Scan:
         weights: tuple[CellWeights, PosteriorWeights], packed: Packed, kept: bool,
     ) -> None:  # fmt: skip
         B, T = seen.keep.shape
+        # The kernels step over rows and time, and read what is left side by side.
+        seen = seen._replace(keep=seen.keep.contiguous(), action=seen.action.contiguous())
         self.weights, self._packed, self.seen = weights, packed, seen
         self.rounded = rounds()
         self.before = seen.embedding_part.clone(memory_format=torch.contiguous_format)

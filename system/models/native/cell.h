@@ -95,7 +95,7 @@ static void sample_row_back(const float *probs, const float *d, float *dlogits, 
     for (int64_t s = 0; s < S; s++, probs += K, d += K, dlogits += K) {
         float dot = 0.0f;
         for (int64_t k = 0; k < K; k++) dot += (probs[k] - unimix / K) * d[k];
-        dot /= 1.0f - unimix;
+        if (unimix < 1.0f) dot /= 1.0f - unimix; /* else all of it is 0 */
         for (int64_t k = 0; k < K; k++) dlogits[k] = (probs[k] - unimix / K) * (d[k] - dot);
     }
 }
