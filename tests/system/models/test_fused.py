@@ -176,15 +176,36 @@ def test_without_a_compiler_everything_still_runs(missing, tmp_path):
     assert "[1, 3]" in found.stdout
 
 
-@needs_kernels
-def test_a_cache_that_others_can_write_is_not_loaded(tmp_path, monkeypatch):
+@pytest.fixture
+def afresh(tmp_path, monkeypatch):
+    """As in a process that has yet to load its kernels, with an empty cache: its folder."""
     folder = tmp_path / "dreamfleet"
-    folder.mkdir()
-    folder.chmod(0o777)
+    folder.mkdir(mode=0o700)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     kernels.library.cache_clear()
-    try:
-        assert kernels.library() is None
-    finally:
-        monkeypatch.undo()
-        kernels.library.cache_clear()
+    yield folder
+    monkeypatch.undo()
+    kernels.library.cache_clear()
+
+
+@needs_kernels
+def test_a_cache_that_others_can_write_is_not_loaded(afresh):
+    afresh.chmod(0o777)
+    assert kernels.library() is None
+
+
+@needs_kernels
+def test_a_damaged_library_is_built_anew(afresh, monkeypatch):
+    monkeypatch.setattr(kernels, "_machine", lambda _: "damaged")
+    (afresh / "kernels-damaged.so").touch()
+    assert kernels.library() is not None
+
+
+def test_without_a_home_there_are_no_kernels(afresh, monkeypatch):
+    def no_entry(_):
+        raise KeyError
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", no_entry)
+    assert kernels.library() is None
