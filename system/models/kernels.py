@@ -99,6 +99,8 @@ def library() -> ctypes.CDLL | None:
 
 def max_threads() -> int:
     """So many threads may add to a gradient at once."""
+    # A thread's first call takes over how many torch may use, also for the kernels.
+    torch.get_num_threads()
     return int(library().max_threads())  # type: ignore[union-attr]
 
 

@@ -147,13 +147,13 @@ class LayerTape(NamedTuple):
     gradient: Tensor
     """[N, T, out]: of `before`, filled on the way back."""
     sums: Tensor
-    """[threads, 2, out], added to on the way back: gradients of bias and scale."""
+    """[threads, 2, out], added to on the way back (`summing`): gradients of bias and scale."""
 
     @classmethod
     def empty(cls, rows: int, time: int, width: int) -> LayerTape:
         """Room for everything."""
         before, after, gradient = (torch.empty(rows, time, width) for _ in range(3))
-        return cls(before, torch.empty(rows, time, 1), after, gradient, per_thread(2, width))
+        return cls(before, torch.empty(rows, time, 1), after, gradient, before)
 
     @classmethod
     def scratch(cls, rows: int, time: int, width: int) -> LayerTape:
@@ -162,9 +162,12 @@ class LayerTape(NamedTuple):
         return cls(before, inverse, before, before, before)
 
     def as_rows(self) -> LayerTape:
-        """[N, T, ...] as [N * T, 1, ...], with sums of their own."""
-        before, inverse, after, gradient = (part.flatten(0, 1).unsqueeze(1) for part in self[:-1])
-        return LayerTape(before, inverse, after, gradient, per_thread(*self.sums.shape[1:]))
+        """[N, T, ...] as [N * T, 1, ...]."""
+        return LayerTape(*[part.flatten(0, 1).unsqueeze(1) for part in self])
+
+    def summing(self) -> LayerTape:
+        """With sums of 0: every way back has its own, as there may be several."""
+        return self._replace(sums=per_thread(2, self.before.shape[-1]))
 
     def record(self) -> records.LayerTape:
         """As the kernels see it."""

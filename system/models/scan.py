@@ -135,6 +135,7 @@ class _Scan:
     ) -> tuple[Tensor | None, ...]:
         """From the gradients of `Filtered` to those of carry, Seen (actions if wanted), weights."""
         cell, filtered = self.weights[0], self.filtered
+        self.tape, self.posterior_tape = self.tape.summing(), self.posterior_tape.summing()
         ddeter, dstoch, dprobs = outer_gradients
         # Straight-through: a sample's gradient is that of its probabilities.
         dlogits = (dstoch + dprobs).contiguous()

@@ -82,6 +82,20 @@ def test_rolling_there_and_back_equals_autograd():
     assert all(gradient.abs().max() > 0 for gradient in results[0][2:])
 
 
+@needs_kernels
+def test_a_second_way_back_gives_the_same():
+    world_model, policy, start = _setup()
+    with frozen(world_model):
+        feature, _ = FusedDream(world_model.dynamics, policy).roll_with_gradient(start, H)
+    gradients = []
+    for _ in range(2):
+        found = torch.autograd.grad(
+            feature.square().sum(), list(policy.parameters()), retain_graph=True
+        )
+        gradients.append([each.clone() for each in found])
+    assert all(map(torch.equal, *gradients))
+
+
 def _dream_of_a_wide_model():
     """There and back: 64 rows that need some 3 MB between the products."""
     torch.manual_seed(0)

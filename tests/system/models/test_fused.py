@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -209,3 +210,49 @@ def test_without_a_home_there_are_no_kernels(afresh, monkeypatch):
     monkeypatch.delenv("HOME")
     monkeypatch.setattr("pwd.getpwuid", no_entry)
     assert kernels.library() is None
+
+
+@needs_kernels
+def test_a_second_way_back_gives_the_same_and_leaves_the_first():
+    mlp = MLP(6, 8, 2)
+    perturb(mlp)
+    out = mlp(_random(5, 6))
+    first = _gradients(out, *mlp.parameters())
+    before = [each.clone() for each in first]
+    second = _gradients(out, *mlp.parameters())
+    assert all(map(torch.equal, first, before))
+    assert all(map(torch.equal, second, before))
+
+
+@needs_kernels
+def test_there_may_be_more_threads_on_the_way_back():
+    mlp = MLP(64, 512, 1)
+    perturb(mlp)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        outs = [mlp(_random(256, 64)) for _ in range(2)]
+        wanted = _gradients(outs[0], *mlp.parameters())
+        torch.set_num_threads(3)
+        found = _gradients(outs[1], *mlp.parameters())
+    finally:
+        torch.set_num_threads(threads)
+    for mine, twin in zip(found, wanted, strict=True):
+        _near(mine, twin, 1e-5)
+
+
+@needs_kernels
+def test_a_thread_has_room_for_as_many_as_torch_may_use():
+    """In a process whose OpenMP says 1, a new thread has not yet heard of `set_num_threads`."""
+    code = (
+        "import threading, torch; from system.models import kernels; torch.set_num_threads(3);"
+        "tell = lambda: print(kernels.max_threads());"
+        "thread = threading.Thread(target=tell); thread.start(); thread.join(); tell()"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": "."}
+    found = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120,
+        check=False,
+    )  # fmt: skip
+    new, main = found.stdout.split()
+    assert new == main

@@ -80,6 +80,21 @@ def _assert_equals_autograd(rssm, inputs):
 
 
 @needs_kernels
+def test_a_second_way_back_gives_the_same():
+    rssm, inputs = _rssm(), _inputs(3, 4)
+    carry = Latent(inputs.pop("deter"), inputs.pop("stoch"))
+    latent = rssm.observe(carry, **inputs).latent
+    gradients = []
+    for _ in range(2):
+        found = torch.autograd.grad(
+            latent.feature.square().sum(), [rssm.hidden_norm.scale, rssm.deter_in.norm.scale,
+                                            rssm.posterior_norm.scale], retain_graph=True,
+        )  # fmt: skip
+        gradients.append([each.clone() for each in found])
+    assert all(map(torch.equal, *gradients))
+
+
+@needs_kernels
 def test_a_scan_that_rounds_follows_the_same_world():
     rssm, inputs = _rssm(), _inputs(40, 3)
     found, gradients = _observe(rssm, **inputs)
