@@ -15,6 +15,8 @@ from system.models.kernels import call, max_threads, rounds
 
 PANEL, TILE, DEEP = 32, 16, 32
 """Columns of a panel; of a bfloat16 tile; and its rows. As in `native/matrix.h`."""
+MOST_ROUNDED = 16_384
+"""Rows of a weight in bfloat16: their factors lie on a thread's stack, 64 bytes for each."""
 
 
 class Made(NamedTuple):
@@ -67,7 +69,7 @@ def recall(rows: Tensor, weight: Tensor) -> Made | None:
 def matrix(weight: Tensor) -> records.Matrix:
     """Of x @ weight: float32 [in, out], or [G, in, out] block-diagonal, of any strides.
 
-    In bfloat16 where `kernels.rounding` says so.
+    In bfloat16 where `kernels.rounding` says so, unless it is too deep for that.
     """
     if _memory is None:
         return _matrix(weight)
@@ -83,7 +85,7 @@ def _matrix(weight: Tensor) -> records.Matrix:
     blocks, rows, columns = weight.shape if weight.ndim == 3 else (1, *weight.shape)
     block = weight.stride(0) if weight.ndim == 3 else 0
     row, column = weight.stride()[-2:]
-    if rounds():
+    if rounds() and rows <= MOST_ROUNDED:
         size = blocks * _up(columns, TILE) * _up(rows, DEEP)
         pairs = torch.zeros(size, dtype=torch.bfloat16)
         call("pack", weight, block, row, column, blocks, rows, columns, None, pairs)

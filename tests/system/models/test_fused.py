@@ -153,6 +153,21 @@ def test_what_is_not_a_number_stays_so(rounded):
     assert found[1].isnan().all()
 
 
+@needs_kernels
+def test_very_wide_observations_fit_beside_bfloat16():
+    """In another process, as what does not fit ends it."""
+    code = (
+        "import torch; from system.models import kernels; from system.models.layers import MLP\n"
+        "mlp, x = MLP(200_000, 8, 1), torch.zeros(33, 200_000)\n"
+        "with kernels.rounding(True): print(mlp(x).shape)"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": "."}, capture_output=True,
+        text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert "[33, 8]" in found.stdout, found.stderr
+
+
 def test_other_dtypes_take_the_plain_path():
     assert not kernels.usable(torch.zeros(1, dtype=torch.float64))
     with kernels.switched_off():
