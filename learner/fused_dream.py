@@ -27,7 +27,6 @@ from system.models.packed import (
     Pair,
     outer,
     passing,
-    per_thread,
     remember,
     stack,
     tapes,
@@ -38,6 +37,7 @@ class _Reader(NamedTuple):
     """A stack, and what it makes of every feature."""
 
     layers: list[LayerWeights]
+    packed: records.Stack
     tapes: list[LayerTape]
     kept: bool
     """Whether there will be gradients."""
@@ -45,7 +45,7 @@ class _Reader(NamedTuple):
 
     def record(self) -> records.Reader:
         found: records.Reader = records.Reader.of(
-            stack=stack(self.layers), tapes=tapes(self.tapes), out=self.out
+            stack=self.packed, tapes=tapes(self.tapes), out=self.out
         )
         return found
 
@@ -107,7 +107,8 @@ class FusedDream:
         self.feature[:, 0] = start.feature
         self.action = torch.empty(N, H + 1, A)
         readers = [self._reader(mlp, kept=kept) for mlp in self._readers]
-        self._policy_tapes = readers[0].tapes
+        self._read_by_policy = readers[0]
+        self._tape = CellTape.of(weights, N, H, kept=kept, dkept=False)
         discrete = policy.kind == "discrete"
         noise = torch.rand(N, H + 1, 1) if discrete else torch.randn(N, H + 1, A)
         slopes = torch.empty(3, N, H + 1, A)
@@ -126,7 +127,7 @@ class FusedDream:
             "feature": self.feature, "action": self.action, "action_noise": noise,
             "noise": torch.rand(N, H, S), "probs": probs, "mean": slopes[0], "slope": slopes[1],
             "reach": slopes[2], "N": N, "H": H, "discrete": int(discrete),
-            "tape": CellTape.of(weights, N, H, kept=kept, dkept=False).record(),
+            "tape": self._tape.record(),
         }  # fmt: skip
         self._rounded = rounds()
         call("roll", records.Roll.of(**self._fields, dfeature=self.feature, dout=self.action))
@@ -140,22 +141,27 @@ class FusedDream:
         make = LayerTape.empty if kept else LayerTape.scratch
         width = mlp.out_features
         room = [make(N, steps, width) for _ in mlp.blocks]
-        return _Reader(weights_of(mlp.blocks), room, kept, torch.empty(N, steps, width))
+        layers = weights_of(mlp.blocks)
+        return _Reader(layers, stack(layers), room, kept, torch.empty(N, steps, width))
 
     def back(self, gradient: Tensor) -> list[Tensor]:
         """From the gradient of the features [N, H + 1, F] to those of the policy's parameters."""
         N, steps, A = self.action.shape
         # The last action changes no feature.
         douts = torch.zeros(N, steps, 2 * A)
-        for tape in self._policy_tapes:
+        policy_tapes = [tape.summing() for tape in self._read_by_policy.tapes]
+        for tape in policy_tapes:
             tape.gradient[:, -1] = 0.0
             tape.after[:, -1] = 0.0
-        record = records.Roll.of(**self._fields, dfeature=gradient.contiguous(), dout=douts)
-        call("roll_gradient", record)
-        found = block_gradients(
-            self.feature.flatten(0, 1), self._policy_tapes, rounded=self._rounded
-        )
-        rows, hidden = douts.flatten(0, 1), self._policy_tapes[-1].after.flatten(0, 1)
+        policy = self._read_by_policy._replace(tapes=policy_tapes)
+        fields = self._fields | {
+            "readers": records.array([policy.record()]),
+            "prior_tapes": tapes([tape.summing() for tape in self._prior_tapes]),
+            "tape": self._tape.summing().record(),
+        }
+        call("roll_gradient", records.Roll.of(**fields, dfeature=gradient.contiguous(), dout=douts))
+        found = block_gradients(self.feature.flatten(0, 1), policy_tapes, rounded=self._rounded)
+        rows, hidden = douts.flatten(0, 1), policy_tapes[-1].after.flatten(0, 1)
         return [*found, outer(rows, hidden, rounded=self._rounded), rows.sum(0)]
 
 
@@ -168,7 +174,6 @@ def _kept_before(rows: int, time: int, width: int, *, kept: bool) -> dict[str, T
         "inverse": torch.empty(rows, time, 1),
         "after": passing(rows, time, width),
         "gradient": passing(rows, time, width),
-        "sums": per_thread(2, width),
     }
 
 

@@ -89,7 +89,7 @@ class CellTape(NamedTuple):
     dgates: Tensor
     """[N, T, 3 * D]."""
     din_scale: Tensor
-    """[threads, 3, hidden]."""
+    """[threads, 3, hidden], added to on the way back (`summing`), as the last."""
     dhidden_scale: Tensor
     """[threads, D]."""
 
@@ -104,10 +104,11 @@ class CellTape(NamedTuple):
         def back(width: int) -> Tensor:
             return (torch.empty if dkept else passing)(rows, time, width)
 
+        before_in, before_hidden = there(3 * hidden), there(D)
         return cls(
-            before_in=there(3 * hidden),
+            before_in=before_in,
             in_inverse=there(3),
-            before_hidden=there(D),
+            before_hidden=before_hidden,
             hidden_inverse=there(1),
             gates=there(3 * D),
             shared=back(3 * hidden),
@@ -115,9 +116,14 @@ class CellTape(NamedTuple):
             dbefore_in=back(3 * hidden),
             dbefore_hidden=back(D),
             dgates=back(3 * D),
-            din_scale=per_thread(3, hidden),
-            dhidden_scale=per_thread(D),
+            din_scale=before_in,
+            dhidden_scale=before_hidden,
         )
+
+    def summing(self) -> CellTape:
+        """With sums of 0: every way back has its own, as there may be several."""
+        hidden, D = self.before_in.shape[-1] // 3, self.before_hidden.shape[-1]
+        return self._replace(din_scale=per_thread(3, hidden), dhidden_scale=per_thread(D))
 
     def record(self) -> records.CellTape:
         """As the kernels see it."""
@@ -140,7 +146,7 @@ def weight_gradients(tape: CellTape, read: Read, groups: int, *, rounded: bool) 
     def rows(x: Tensor) -> Tensor:
         return x.flatten(0, 1)
 
-    def gradient(a: Tensor, b: Tensor, blocks: int = 1) -> Tensor:
+    def gradient(a: Tensor, b: Tensor, blocks: int | None = None) -> Tensor:
         return outer(a, b, blocks=blocks, rounded=rounded)
 
     din, dhidden, dgates = map(rows, (tape.dbefore_in, tape.dbefore_hidden, tape.dgates))

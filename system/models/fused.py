@@ -117,8 +117,7 @@ class _Blocks(torch.autograd.Function):
         ctx.packed, ctx.rounded = stack(layers), rounds()
         made = recall(x, layers[0].weight)
         if made is not None:
-            # Several readers of the same rows each add up sums of their own.
-            ctx.kept = [tape._replace(sums=torch.zeros_like(tape.sums)) for tape in made.tapes]
+            ctx.kept = made.tapes
             # Another tensor than is remembered: an output that held itself would never be freed.
             return made.out.detach()
         rows, width = len(x), len(layers[-1].bias)
@@ -133,12 +132,11 @@ class _Blocks(torch.autograd.Function):
         # A copy: it is overwritten layer by layer.
         dout = gradient.clone(memory_format=torch.contiguous_format)
         dx = torch.empty(x.shape) if ctx.needs_input_grad[0] else None
-        call(
-            "stack_gradient", ctx.packed, tapes(ctx.kept), dout, dx, x.shape[1], len(x)
-        )  # fmt: skip
+        kept = [tape.summing() for tape in ctx.kept]
+        call("stack_gradient", ctx.packed, tapes(kept), dout, dx, x.shape[1], len(x))
         if not any(ctx.needs_input_grad[1:]):
-            return (dx, *[None] * (3 * len(ctx.kept)))
-        return (dx, *block_gradients(x, ctx.kept, rounded=ctx.rounded))
+            return (dx, *[None] * (3 * len(kept)))
+        return (dx, *block_gradients(x, kept, rounded=ctx.rounded))
 
 
 def block_gradients(x: Tensor, kept: Sequence[LayerTape], *, rounded: bool) -> list[Tensor]:

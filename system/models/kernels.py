@@ -82,10 +82,12 @@ def library() -> ctypes.CDLL | None:
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     try:
         path = _folder() / f"kernels-{_machine(compiler)}.so"
-        if not path.exists() and not (compiler and _build(compiler, path)):
-            return None
-        loaded = ctypes.CDLL(str(path))
-    except OSError:
+        loaded = _load(path)
+        if loaded is None and compiler and _build(compiler, path):
+            loaded = _load(path)
+    except (OSError, RuntimeError):  # no such folder; no home at all
+        return None
+    if loaded is None:
         return None
     for name, signature in SIGNATURES.items():
         getattr(loaded, name).argtypes = signature
@@ -97,7 +99,17 @@ def library() -> ctypes.CDLL | None:
 
 def max_threads() -> int:
     """So many threads may add to a gradient at once."""
+    # A thread's first call takes over how many torch may use, also for the kernels.
+    torch.get_num_threads()
     return int(library().max_threads())  # type: ignore[union-attr]
+
+
+def _load(path: Path) -> ctypes.CDLL | None:
+    """None if it is not there, or damaged: a disk was full, a machine went down."""
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError:
+        return None
 
 
 def _folder() -> Path:

@@ -15,6 +15,8 @@ from system.models.kernels import call, max_threads, rounds
 
 PANEL, TILE, DEEP = 32, 16, 32
 """Columns of a panel; of a bfloat16 tile; and its rows. As in `native/matrix.h`."""
+MOST_ROUNDED = 16_384
+"""Rows of a weight in bfloat16: their factors lie on a thread's stack, 64 bytes for each."""
 
 
 class Made(NamedTuple):
@@ -67,7 +69,7 @@ def recall(rows: Tensor, weight: Tensor) -> Made | None:
 def matrix(weight: Tensor) -> records.Matrix:
     """Of x @ weight: float32 [in, out], or [G, in, out] block-diagonal, of any strides.
 
-    In bfloat16 where `kernels.rounding` says so.
+    In bfloat16 where `kernels.rounding` says so, unless it is too deep for that.
     """
     if _memory is None:
         return _matrix(weight)
@@ -83,7 +85,7 @@ def _matrix(weight: Tensor) -> records.Matrix:
     blocks, rows, columns = weight.shape if weight.ndim == 3 else (1, *weight.shape)
     block = weight.stride(0) if weight.ndim == 3 else 0
     row, column = weight.stride()[-2:]
-    if rounds():
+    if rounds() and rows <= MOST_ROUNDED:
         size = blocks * _up(columns, TILE) * _up(rows, DEEP)
         pairs = torch.zeros(size, dtype=torch.bfloat16)
         call("pack", weight, block, row, column, blocks, rows, columns, None, pairs)
@@ -147,13 +149,13 @@ class LayerTape(NamedTuple):
     gradient: Tensor
     """[N, T, out]: of `before`, filled on the way back."""
     sums: Tensor
-    """[threads, 2, out], added to on the way back: gradients of bias and scale."""
+    """[threads, 2, out], added to on the way back (`summing`): gradients of bias and scale."""
 
     @classmethod
     def empty(cls, rows: int, time: int, width: int) -> LayerTape:
         """Room for everything."""
         before, after, gradient = (torch.empty(rows, time, width) for _ in range(3))
-        return cls(before, torch.empty(rows, time, 1), after, gradient, per_thread(2, width))
+        return cls(before, torch.empty(rows, time, 1), after, gradient, before)
 
     @classmethod
     def scratch(cls, rows: int, time: int, width: int) -> LayerTape:
@@ -162,9 +164,12 @@ class LayerTape(NamedTuple):
         return cls(before, inverse, before, before, before)
 
     def as_rows(self) -> LayerTape:
-        """[N, T, ...] as [N * T, 1, ...], with sums of their own."""
-        before, inverse, after, gradient = (part.flatten(0, 1).unsqueeze(1) for part in self[:-1])
-        return LayerTape(before, inverse, after, gradient, per_thread(*self.sums.shape[1:]))
+        """[N, T, ...] as [N * T, 1, ...]."""
+        return LayerTape(*[part.flatten(0, 1).unsqueeze(1) for part in self])
+
+    def summing(self) -> LayerTape:
+        """With sums of 0: every way back has its own, as there may be several."""
+        return self._replace(sums=per_thread(2, self.before.shape[-1]))
 
     def record(self) -> records.LayerTape:
         """As the kernels see it."""
@@ -192,18 +197,19 @@ def tapes(found: Sequence[LayerTape]) -> object:
     return records.array([tape.record() for tape in found])
 
 
-def outer(a: Tensor, b: Tensor, *, blocks: int = 1, rounded: bool = False) -> Tensor:
+def outer(a: Tensor, b: Tensor, *, blocks: int | None = None, rounded: bool = False) -> Tensor:
     """a.T @ b of float32 [rows, m] and [rows, n], or per block: the gradient of a weight.
 
     Returns:
-      float32 [m, n], or [G, m, n] of [rows, G * m] and [rows, G * n].
+      float32 [m, n]; or of `blocks` G, one too, [G, m, n] of [rows, G * m] and [rows, G * n].
     """
-    m, n = a.shape[1] // blocks, b.shape[1] // blocks
-    out = torch.zeros(blocks, m, n)
+    count = blocks or 1
+    m, n = a.shape[1] // count, b.shape[1] // count
+    out = torch.zeros(count, m, n)
     call(
-        "outer", a, a.stride(0), b, b.stride(0), out, n, len(a), m, n, blocks, int(rounded)
+        "outer", a, a.stride(0), b, b.stride(0), out, n, len(a), m, n, count, int(rounded)
     )  # fmt: skip
-    return out if blocks > 1 else out[0]
+    return out[0] if blocks is None else out
 
 
 def _up(size: int, multiple: int) -> int:

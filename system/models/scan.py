@@ -99,6 +99,8 @@ class _Scan:
         weights: tuple[CellWeights, PosteriorWeights], packed: Packed, kept: bool,
     ) -> None:  # fmt: skip
         B, T = seen.keep.shape
+        # The kernels step over rows and time, and read what is left side by side.
+        seen = seen._replace(keep=seen.keep.contiguous(), action=seen.action.contiguous())
         self.weights, self._packed, self.seen = weights, packed, seen
         self.rounded = rounds()
         self.before = seen.embedding_part.clone(memory_format=torch.contiguous_format)
@@ -133,6 +135,7 @@ class _Scan:
     ) -> tuple[Tensor | None, ...]:
         """From the gradients of `Filtered` to those of carry, Seen (actions if wanted), weights."""
         cell, filtered = self.weights[0], self.filtered
+        self.tape, self.posterior_tape = self.tape.summing(), self.posterior_tape.summing()
         ddeter, dstoch, dprobs = outer_gradients
         # Straight-through: a sample's gradient is that of its probabilities.
         dlogits = (dstoch + dprobs).contiguous()

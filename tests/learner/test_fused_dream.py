@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -77,6 +80,47 @@ def test_rolling_there_and_back_equals_autograd():
         size = twin.detach().abs().max().clamp(min=1e-3)
         torch.testing.assert_close(mine, twin, atol=2e-5 * size, rtol=1e-3)
     assert all(gradient.abs().max() > 0 for gradient in results[0][2:])
+
+
+@needs_kernels
+def test_a_second_way_back_gives_the_same():
+    world_model, policy, start = _setup()
+    with frozen(world_model):
+        feature, _ = FusedDream(world_model.dynamics, policy).roll_with_gradient(start, H)
+    gradients = []
+    for _ in range(2):
+        found = torch.autograd.grad(
+            feature.square().sum(), list(policy.parameters()), retain_graph=True
+        )
+        gradients.append([each.clone() for each in found])
+    assert all(map(torch.equal, *gradients))
+
+
+def _dream_of_a_wide_model():
+    """There and back: 64 rows that need some 3 MB between the products."""
+    torch.manual_seed(0)
+    wide = replace(MODEL, deter=2048, hidden=64, stoch=32, classes=16)
+    world_model = WorldModel(wide, make_spec()).requires_grad_(False)
+    policy = Policy(wide, make_spec().action)
+    start = world_model.dynamics.initial(64)
+    feature, _ = FusedDream(world_model.dynamics, policy).roll_with_gradient(start, 1)
+    feature.sum().backward()
+
+
+@needs_kernels
+def test_a_wide_model_fits_into_a_thread_of_little_stack():
+    """In another process, as what does not fit ends it."""
+    code = (
+        "import threading; from tests.learner import test_fused_dream as t;"
+        "threading.stack_size(1024**2);"
+        "thread = threading.Thread(target=t._dream_of_a_wide_model); thread.start(); thread.join();"
+        "print('woke')"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": "."}, capture_output=True,
+        text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert found.stdout == "woke\n", found.stderr
 
 
 @needs_kernels

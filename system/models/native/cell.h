@@ -95,7 +95,7 @@ static void sample_row_back(const float *probs, const float *d, float *dlogits, 
     for (int64_t s = 0; s < S; s++, probs += K, d += K, dlogits += K) {
         float dot = 0.0f;
         for (int64_t k = 0; k < K; k++) dot += (probs[k] - unimix / K) * d[k];
-        dot /= 1.0f - unimix;
+        if (unimix < 1.0f) dot /= 1.0f - unimix; /* else all of it is 0 */
         for (int64_t k = 0; k < K; k++) dlogits[k] = (probs[k] - unimix / K) * (d[k] - dot);
     }
 }
@@ -105,7 +105,8 @@ static void cell_forward(const Cell *c, const CellTape *tape, const float *deter
                          const float *stoch, int64_t ss, const float *action, int64_t as,
                          float *next, int64_t ns, int64_t first, int64_t rows, int64_t t) {
     int64_t n = c->deter_in.out, G = c->gates.blocks, b = c->gates.in, D = G * b;
-    float shared[rows * 3 * n], hidden[rows * D];
+    ROOM(shared, rows * 3 * n);
+    ROOM(hidden, rows * D);
     float *in = at(tape->before_in, first, t), *middle = at(tape->before_hidden, first, t);
     int64_t is = tape->before_in.row, ms = tape->before_hidden.row;
     multiply(&c->deter_in, deter, ds, in, is, rows, c->in_bias, 0);
@@ -133,7 +134,8 @@ static void cell_back(const Cell *c, const CellTape *tape, const float *deter, i
                       float *ddeter, float *dstoch, float *daction, int64_t first, int64_t rows,
                       int64_t t, int64_t thread) {
     int64_t n = c->deter_in.out, G = c->gates.blocks, b = c->gates.in, D = G * b;
-    float din[rows * 3 * n], dhidden[rows * D];
+    ROOM(din, rows * 3 * n);
+    ROOM(dhidden, rows * D);
     float *dgates = at(tape->dgates, first, t), *dmiddle = at(tape->dbefore_hidden, first, t);
     float *dbefore = at(tape->dbefore_in, first, t);
     int64_t bs = tape->dbefore_in.row, ms = tape->dbefore_hidden.row;

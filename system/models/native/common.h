@@ -18,6 +18,11 @@ int64_t max_threads(void) { return omp_get_max_threads(); }
 #define PARALLEL(elements) PRAGMA(omp parallel for schedule(static) if ((elements) > 16384))
 #define INLINE static inline __attribute__((always_inline))
 
+/* Floats for the block they are in. From the heap: wide models need more than a thread's stack. */
+static void give_back(void *room) { free(*(void **)room); }
+#define ROOM(name, count)                                                                          \
+    float *name __attribute__((cleanup(give_back))) = malloc((size_t)(count) * sizeof(float))
+
 /* Rows over time: element (row, t) is `width` floats at data + row * row_step + t * time_step.
  * With time_step 0 each step overwrites the one before. */
 typedef struct {

@@ -50,7 +50,10 @@ static void roll_rows(const Roll *d, int64_t first, int64_t rows) {
     int64_t A = c->action_in.in, SK = c->S * c->K, D = c->gates.blocks * c->gates.in;
     int64_t outs = d->policy_out.out, n = d->prior_out.in;
     const Track *hidden = &d->readers->out;
-    float out[rows * outs], bounded[rows * A], prior[rows * n], logits[rows * SK];
+    ROOM(out, rows * outs);
+    ROOM(bounded, rows * A);
+    ROOM(prior, rows * n);
+    ROOM(logits, rows * SK);
     for (int64_t t = 0; t <= d->H; t++) {
         const float *feature = at(d->feature, first, t);
         for (const Reader *reader = d->readers; reader < d->readers + d->reader_count; reader++)
@@ -82,8 +85,12 @@ static void roll_rows_back(const Roll *d, int64_t first, int64_t rows, int64_t t
     const Cell *c = &d->cell;
     int64_t A = c->action_in.in, SK = c->S * c->K, D = c->gates.blocks * c->gates.in, F = D + SK;
     int64_t u = d->policy_out.in, n = d->prior_out.in;
-    float ddeter[rows * D], dstoch[rows * SK], prior[rows * n], daction[rows * A], hidden[rows * u];
-    float dfeature[rows * F];
+    ROOM(ddeter, rows * D);
+    ROOM(dstoch, rows * SK);
+    ROOM(prior, rows * n);
+    ROOM(daction, rows * A);
+    ROOM(hidden, rows * u);
+    ROOM(dfeature, rows * F);
     const float *last = at(d->dfeature, first, d->H);
     copy_rows(last, d->dfeature.row, ddeter, D, rows, D);
     copy_rows(last + D, d->dfeature.row, dstoch, SK, rows, SK);

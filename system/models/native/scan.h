@@ -29,7 +29,8 @@ static void carry_over(const float *x, float *out, int64_t n, float keep) {
 static void scan_rows(const Scan *s, int64_t first, int64_t rows) {
     int64_t SK = s->cell.S * s->cell.K, D = s->cell.gates.blocks * s->cell.gates.in;
     int64_t n = s->posterior.weight.out;
-    float hidden[rows * n], logits[rows * SK];
+    ROOM(hidden, rows * n);
+    ROOM(logits, rows * SK);
     for (int64_t t = 0; t < s->T; t++) {
         for (int64_t r = first; r < first + rows; r++) {
             float keep = s->keep[r * s->T + t], *old = at(s->old_deter, r, t);
@@ -56,7 +57,7 @@ static void scan_rows_back(const Scan *s, int64_t first, int64_t rows, int64_t t
     int64_t SK = s->cell.S * s->cell.K, D = s->cell.gates.blocks * s->cell.gates.in;
     int64_t n = s->posterior.weight.out;
     const LayerTape *tape = &s->posterior_tape;
-    float dhidden[rows * n];
+    ROOM(dhidden, rows * n);
     float *ddeter = s->dcarry_deter + first * D, *dstoch = s->dcarry_stoch + first * SK;
     zero_rows(ddeter, D, rows, D);
     zero_rows(dstoch, SK, rows, SK);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -152,6 +153,21 @@ def test_what_is_not_a_number_stays_so(rounded):
     assert found[1].isnan().all()
 
 
+@needs_kernels
+def test_very_wide_observations_fit_beside_bfloat16():
+    """In another process, as what does not fit ends it."""
+    code = (
+        "import torch; from system.models import kernels; from system.models.layers import MLP\n"
+        "mlp, x = MLP(200_000, 8, 1), torch.zeros(33, 200_000)\n"
+        "with kernels.rounding(True): print(mlp(x).shape)"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": "."}, capture_output=True,
+        text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert "[33, 8]" in found.stdout, found.stderr
+
+
 def test_other_dtypes_take_the_plain_path():
     assert not kernels.usable(torch.zeros(1, dtype=torch.float64))
     with kernels.switched_off():
@@ -176,15 +192,82 @@ def test_without_a_compiler_everything_still_runs(missing, tmp_path):
     assert "[1, 3]" in found.stdout
 
 
-@needs_kernels
-def test_a_cache_that_others_can_write_is_not_loaded(tmp_path, monkeypatch):
+@pytest.fixture
+def afresh(tmp_path, monkeypatch):
+    """As in a process that has yet to load its kernels, with an empty cache: its folder."""
     folder = tmp_path / "dreamfleet"
-    folder.mkdir()
-    folder.chmod(0o777)
+    folder.mkdir(mode=0o700)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     kernels.library.cache_clear()
+    yield folder
+    monkeypatch.undo()
+    kernels.library.cache_clear()
+
+
+@needs_kernels
+def test_a_cache_that_others_can_write_is_not_loaded(afresh):
+    afresh.chmod(0o777)
+    assert kernels.library() is None
+
+
+@needs_kernels
+def test_a_damaged_library_is_built_anew(afresh, monkeypatch):
+    monkeypatch.setattr(kernels, "_machine", lambda _: "damaged")
+    (afresh / "kernels-damaged.so").touch()
+    assert kernels.library() is not None
+
+
+def test_without_a_home_there_are_no_kernels(afresh, monkeypatch):
+    def no_entry(_):
+        raise KeyError
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", no_entry)
+    assert kernels.library() is None
+
+
+@needs_kernels
+def test_a_second_way_back_gives_the_same_and_leaves_the_first():
+    mlp = MLP(6, 8, 2)
+    perturb(mlp)
+    out = mlp(_random(5, 6))
+    first = _gradients(out, *mlp.parameters())
+    before = [each.clone() for each in first]
+    second = _gradients(out, *mlp.parameters())
+    assert all(map(torch.equal, first, before))
+    assert all(map(torch.equal, second, before))
+
+
+@needs_kernels
+def test_there_may_be_more_threads_on_the_way_back():
+    mlp = MLP(64, 512, 1)
+    perturb(mlp)
+    threads = torch.get_num_threads()
     try:
-        assert kernels.library() is None
+        torch.set_num_threads(1)
+        outs = [mlp(_random(256, 64)) for _ in range(2)]
+        wanted = _gradients(outs[0], *mlp.parameters())
+        torch.set_num_threads(3)
+        found = _gradients(outs[1], *mlp.parameters())
     finally:
-        monkeypatch.undo()
-        kernels.library.cache_clear()
+        torch.set_num_threads(threads)
+    for mine, twin in zip(found, wanted, strict=True):
+        _near(mine, twin, 1e-5)
+
+
+@needs_kernels
+def test_a_thread_has_room_for_as_many_as_torch_may_use():
+    """In a process whose OpenMP says 1, a new thread has not yet heard of `set_num_threads`."""
+    code = (
+        "import threading, torch; from system.models import kernels; torch.set_num_threads(3);"
+        "tell = lambda: print(kernels.max_threads());"
+        "thread = threading.Thread(target=tell); thread.start(); thread.join(); tell()"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": "."}
+    found = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120,
+        check=False,
+    )  # fmt: skip
+    new, main = found.stdout.split()
+    assert new == main

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -13,9 +15,9 @@ from tests.system.models.test_fused import needs_kernels
 EMBEDDING, ACTION = 6, 3
 
 
-def _rssm():
+def _rssm(model=MODEL):
     torch.manual_seed(0)
-    rssm = RSSM(MODEL, embedding=EMBEDDING, action=ACTION)
+    rssm = RSSM(model, embedding=EMBEDDING, action=ACTION)
     perturb(rssm)
     return rssm
 
@@ -46,10 +48,25 @@ def _observe(rssm, deter, stoch, action, embedding, is_first):
     return parts, dict(zip(wanted, gradients, strict=True))
 
 
+def _stored_time_first(x):
+    """The same numbers, of which those of one step lie far apart."""
+    return x.detach().transpose(0, -1).contiguous().transpose(0, -1).requires_grad_(x.requires_grad)
+
+
 @needs_kernels
+@pytest.mark.parametrize("changes", [{}, {"blocks": 1}, {"unimix": 1.0}])
 @pytest.mark.parametrize(("B", "T"), [(1, 1), (3, 7), (9, 2)])
-def test_scan_and_every_gradient_equal_autograd(B, T):
-    rssm, inputs = _rssm(), _inputs(B, T)
+def test_scan_and_every_gradient_equal_autograd(B, T, changes):
+    _assert_equals_autograd(_rssm(replace(MODEL, **changes)), _inputs(B, T))
+
+
+@needs_kernels
+def test_what_a_scan_reads_may_lie_anywhere():
+    inputs = {name: _stored_time_first(each) for name, each in _inputs(3, 7).items()}
+    _assert_equals_autograd(_rssm(), inputs)
+
+
+def _assert_equals_autograd(rssm, inputs):
     found, gradients = _observe(rssm, **inputs)
     with kernels.switched_off():
         wanted, twins = _observe(rssm, **inputs)
@@ -60,6 +77,21 @@ def test_scan_and_every_gradient_equal_autograd(B, T):
         torch.testing.assert_close(
             gradients[name], twin, atol=2e-5 * size, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}"
         )
+
+
+@needs_kernels
+def test_a_second_way_back_gives_the_same():
+    rssm, inputs = _rssm(), _inputs(3, 4)
+    carry = Latent(inputs.pop("deter"), inputs.pop("stoch"))
+    latent = rssm.observe(carry, **inputs).latent
+    gradients = []
+    for _ in range(2):
+        found = torch.autograd.grad(
+            latent.feature.square().sum(), [rssm.hidden_norm.scale, rssm.deter_in.norm.scale,
+                                            rssm.posterior_norm.scale], retain_graph=True,
+        )  # fmt: skip
+        gradients.append([each.clone() for each in found])
+    assert all(map(torch.equal, *gradients))
 
 
 @needs_kernels
