@@ -50,6 +50,7 @@ def refused(message):
         ("learner.learning_rate=1e-3", lambda c: c.learner.learning_rate, 1e-3),
         ("learner.learning_rate=1", lambda c: c.learner.learning_rate, 1.0),
         ("learner.gradient=analytic", lambda c: c.learner.gradient, "analytic"),
+        ("learner.device=0", lambda c: c.learner.device, "0"),
         ("learner.device=cuda:1", lambda c: c.learner.device, "cuda:1"),
         ("name=b=c", lambda c: c.name, "b=c"),
         ("limit=5", lambda c: c.limit, 5),
