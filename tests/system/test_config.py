@@ -85,7 +85,7 @@ def test_override(assignment, read, wanted):
         ("learner.learning_rate=true", "learner.learning_rate=True must be of type float"),
         ("learner.gradient=reinforced",
          "learner.gradient='reinforced'; did you mean 'reinforce'?"),
-        ("learner.gradient=7", "learner.gradient=7; known: analytic, auto, mixed, reinforce"),
+        ("learner.gradient=7", "learner.gradient='7'; known: analytic, auto, mixed, reinforce"),
         ("learner.batch_size=0", "learner.batch_size=0 must be greater than 0"),
         ("learner.clip=NaN", "learner.clip=nan must be a finite number"),
         ("model.deter=17", "model.deter=17 must be a multiple of model.blocks=8"),
