@@ -55,8 +55,8 @@ def _create(config: RunConfig, where: Path) -> RunFolder:
     from deploy.memory import check_memory, free_memory
     from learner.device import choose_device
 
-    # Learner and driver share a machine.
-    check_memory(config, spec, free_memory(choose_device(config.learner.device)))
+    # Learner and driver share a machine, and the folder.
+    check_memory(config, spec, free_memory(choose_device(config.learner.device), where))
     return RunFolder.create(where, config, spec)
 
 

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 
 from rich.console import Console
 
@@ -22,7 +23,7 @@ from deploy.status import MetricsTail, status_of
 from deploy.terminal import View, say
 from deploy.watch import DRAINING, Watch
 from system.clock import SystemClock
-from system.errors import UserError
+from system.errors import DreamfleetError, UserError
 
 
 def drive(
@@ -77,7 +78,7 @@ def _local(folder: RunFolder, record: RunRecord, console: Console) -> End:
     """All in this process."""
     clock = SystemClock()
     view, tail = View(console, clock), MetricsTail(folder.metrics_path)
-    with folder.locked(), contextlib.ExitStack() as stack:
+    with folder.locked(), _failure_told(folder), contextlib.ExitStack() as stack:
         folder.write_control("local", "", clock.wall())
         run = LocalRun(record, folder.path)
         _serve(folder, record, run, console, stack)
@@ -95,6 +96,16 @@ def _local(folder: RunFolder, record: RunRecord, console: Console) -> End:
             end = End(how="stopped")
         folder.write_end(end)
     return end
+
+
+@contextlib.contextmanager
+def _failure_told(folder: RunFolder) -> Iterator[None]:
+    """Leaves word in the folder of why a run ended."""
+    try:
+        yield
+    except DreamfleetError as error:
+        folder.write_end(End(how="failed", text=str(error)))
+        raise
 
 
 def _serve(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from deploy.presets import SIZES
 from learner.arena import row_bytes
 from learner.memory import update_bytes
 from learner.placement import fits_device
+from system.config import ReplayConfig
 from system.errors import ConfigError
 from system.specs import EnvSpec
 
@@ -28,14 +30,15 @@ class Memory:
     host_bytes: int
     device_bytes: int | None = None
     """Of the learner's device; None if it is the host."""
+    disk_bytes: int = 2**62
+    """Where the run's folder will be."""
 
 
-def free_memory(device: torch.device) -> Memory:
-    """What this machine has free now."""
-    host = host_bytes()
-    if device.type != "cuda":
-        return Memory(host_bytes=host)
-    return Memory(host_bytes=host, device_bytes=torch.cuda.mem_get_info(device)[0])
+def free_memory(device: torch.device, where: Path) -> Memory:
+    """What this machine has free now, and the disk of this folder."""
+    on_device = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+    disk = shutil.disk_usage(where).free
+    return Memory(host_bytes=host_bytes(), device_bytes=on_device, disk_bytes=disk)
 
 
 def check_memory(config: RunConfig, spec: EnvSpec, free: Memory) -> None:
@@ -58,12 +61,24 @@ def check_memory(config: RunConfig, spec: EnvSpec, free: Memory) -> None:
         needed = 0  # the host's room is all the arena's
     arena, replay = arena_bytes(config, spec), config.replay
     room = free.host_bytes - OTHERS_BYTES - needed
-    if replay.capacity_bytes <= replay.memory_bytes and arena > room:
+    if replay.capacity_bytes > replay.memory_bytes:
+        _check_disk(replay, free.disk_bytes)
+    elif arena > room:
         raise ConfigError(
             f"replay.capacity_bytes={replay.capacity_bytes} would grow to {arena / GIB:.1f} GiB in "
             f"this run, and {max(room, 0) / GIB:.1f} GiB are free; have it mapped from a file with "
             f"--set replay.memory_bytes={max(room, 1)}, or use "
             f"--set replay.capacity_bytes={max(room, 0) * 9 // 10}"
+        )
+
+
+def _check_disk(replay: ReplayConfig, free_bytes: int) -> None:
+    """A mapped arena takes all its room at the start."""
+    if replay.capacity_bytes > free_bytes:
+        raise ConfigError(
+            f"replay.capacity_bytes={replay.capacity_bytes} is more than replay.memory_bytes="
+            f"{replay.memory_bytes}, so the arena is mapped from a file, and the disk has "
+            f"{free_bytes} bytes free; use --set replay.capacity_bytes={free_bytes * 9 // 10}"
         )
 
 

@@ -200,10 +200,8 @@ def leaves(config: Any, path: str = "") -> list[str]:  # noqa: ANN401
     found = []
     for field in fields(config):
         value = getattr(config, field.name)
-        if is_dataclass(value):
-            found += leaves(value, f"{path}{field.name}.")
-        else:
-            found.append(path + field.name)
+        name = path + field.name
+        found += leaves(value, f"{name}.") if is_dataclass(value) else [name]
     return found
 
 
@@ -238,7 +236,9 @@ def _assign(config: Any, data: dict[str, Any], path: list[str], text: str, whole
     elif len(path) > 1:
         raise ConfigError(f"unknown setting {whole!r}; {path[0]!r} is a value, not a section")
     else:
-        data[path[0]] = parse_value(text)
+        value = parse_value(text)
+        # A word may look like a number: env.pixels.camera=1.
+        data[path[0]] = text if isinstance(current, str) and not isinstance(value, str) else value
 
 
 def parse_value(text: str) -> Any:  # noqa: ANN401

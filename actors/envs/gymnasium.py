@@ -108,7 +108,7 @@ def _make(config: EnvConfig) -> Any:  # noqa: ANN401
             disable_env_checker=True,
             **{**seen, **config.args},
         )
-    except (gymnasium.error.Error, TypeError, ValueError, ImportError) as error:
+    except (gymnasium.error.Error, TypeError, ValueError, ImportError, OSError) as error:
         raise _refused(config, error) from error
 
 
@@ -118,7 +118,8 @@ def _refused(config: EnvConfig, error: Exception) -> ConfigError:
     if match and match[1] in config.args:
         hint = nearest(match[1], _keywords(config.name.rpartition(":")[2]))
         return ConfigError(f"env {config.name!r} takes no argument {match[1]!r}; {hint}")
-    if match and match[1] == "render_mode":
+    takes_none = config.pixels.show != "off" and "takes no arguments" in str(error)
+    if takes_none or (match and match[1] == "render_mode"):
         return ConfigError(f"env {config.name!r} renders no pictures; leave --pixels out")
     built_with = f" with arguments {config.args}" if config.args else ""
     return ConfigError(f"env {config.name!r} cannot be built{built_with}: {error}")

@@ -49,8 +49,8 @@ class PixelSimulator:
             kept = simulator.observation if config.show == "with-state" else {}
             if IMAGE_KEY in kept:
                 raise ConfigError(
-                    f"the environment already shows {IMAGE_KEY!r}; leave --pixels out, or use "
-                    "--pixels without --pixels-with-state"
+                    f"the environment already shows {IMAGE_KEY!r}; leave it out (--set env.keys), "
+                    "leave --pixels-with-state out, or use --pixels"
                 )
             self._eye = simulator.eye(config)
             _try(simulator, self._eye)

@@ -54,15 +54,15 @@ class ObservationReader:
 
     def __init__(self, env: str, space: spaces.Space[Any], keys: str = ".*") -> None:
         parts = _parts(space, ())
-        wanted = kept(env, {_key(path) for path, _ in parts if path} or {""}, keys)
+        wanted = kept(env, [_name(path, part) for path, part in parts], keys)
         self._leaves: dict[str, _Leaf] = {}
         for path, part in parts:
-            if path and _key(path) not in wanted:
+            key = _name(path, part)
+            if key not in wanted:
                 continue
             if not isinstance(part, READ):
                 raise _unsupported(env, parts, path, part)
             leaf = _leaf(env, part, path)
-            key = _key(path) or (IMAGE_KEY if leaf.dtype == "uint8" else PLAIN_KEY)
             if key in self._leaves:
                 raise ConfigError(f"environment {env!r} shows two observations named {key!r}")
             self._leaves[key] = leaf
@@ -83,7 +83,10 @@ class ObservationReader:
                 raise EnvironmentFault(
                     "outside_space", f"shows nothing under {key!r}, which its space promises"
                 ) from error
-            observation[key] = leaf.convert(part)
+            try:
+                observation[key] = leaf.convert(part)
+            except (TypeError, ValueError) as error:
+                raise EnvironmentFault("outside_space", f"{key!r} is no array: {error}") from error
         return observation
 
 
@@ -139,7 +142,7 @@ def kept(env: str, names: Iterable[str], keys: str) -> set[str]:
     """
     names = set(names)
     found = {name for name in names if re.fullmatch(keys, name)}
-    if not found and names != {""}:
+    if names and not found:
         raise ConfigError(
             f"env.keys={keys!r} matches no observation of {env!r}; there are: "
             f"{', '.join(sorted(names))}"
@@ -152,6 +155,12 @@ _Path = tuple[str | int, ...]
 
 def _key(path: _Path) -> str:
     return "/".join(str(part) for part in path)
+
+
+def _name(path: _Path, space: spaces.Space[Any]) -> str:
+    """What the observation is called; one without a name by what it is."""
+    is_image = isinstance(space, spaces.Box) and _looks_like_image(space)
+    return _key(path) or (IMAGE_KEY if is_image else PLAIN_KEY)
 
 
 def _parts(space: spaces.Space[Any], path: _Path) -> list[tuple[_Path, spaces.Space[Any]]]:

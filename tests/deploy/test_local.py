@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from rich.console import Console
 
+from deploy import drive
 from deploy.curve import points
 from deploy.evaluator import EvaluationRule
 from deploy.local import LocalRun
-from deploy.run_folder import RunFolder
-from system.errors import ConfigError
+from deploy.run_folder import End, RunFolder
+from system.errors import ConfigError, EnvironmentFault
 from system.specs import ArraySpec
 from tests.deploy.configs_for_tests import SPEC, small
 
@@ -67,3 +69,13 @@ def test_the_rule_of_evaluation():
 def test_the_rule_after_a_restart():
     rule = EvaluationRule(100, 320)
     assert [frames for frames in (330, 399, 400) if rule.due(frames)] == [400]
+
+
+def test_a_run_that_failed_says_why_afterwards(folder, monkeypatch):
+    def broken(self):
+        raise EnvironmentFault("raised", "no wheels")
+
+    monkeypatch.setattr(LocalRun, "turn", broken)
+    with pytest.raises(EnvironmentFault):
+        drive.drive(folder, Console())
+    assert folder.end() == End(how="failed", text="raised: no wheels")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
+from pathlib import Path
 
 import pytest
 import torch
@@ -67,7 +68,8 @@ def test_the_nearest_size_that_fits_is_named():
     with pytest.raises(ConfigError, match=r"none of the sizes fits: lower learner\.batch_size"):
         check_memory(config, PIXELS, Memory(host_bytes=64 * GIB, device_bytes=GIB // 8))
     check_memory(CONFIG, PIXELS, Memory(host_bytes=8 * GIB))
-    assert free_memory(CPU).host_bytes > 0
+    assert free_memory(CPU, Path.cwd()).host_bytes > 0
+    assert free_memory(CPU, Path.cwd()).disk_bytes < 2**62
 
 
 def test_cached_files_of_a_container_count_as_free(tmp_path):
@@ -92,6 +94,8 @@ def test_an_arena_that_would_outgrow_the_machine_is_named():
     assert arena_bytes(short, PIXELS) < 20 * 1024**2
     mapped = replace(config, replay=replace(replay, memory_bytes=GIB))
     check_memory(mapped, PIXELS, Memory(host_bytes=16 * GIB))
+    with pytest.raises(ConfigError, match=r"mapped.*--set replay\.capacity_bytes=38654705663$"):
+        check_memory(mapped, PIXELS, Memory(host_bytes=16 * GIB, disk_bytes=40 * GIB - 1))
 
 
 def test_an_arena_on_the_device_leaves_room_for_the_update():

@@ -189,7 +189,8 @@ def test_sizes_that_cannot_be_are_named(change, message):
     ("name", "args", "show", "message"),
     [
         ("Counting-v0", {}, "only", "renders no pictures; leave --pixels out"),
-        ("Sights-v0", {}, "with-state", "already shows 'image'; leave --pixels out"),
+        ("Sights-v0", {}, "with-state", "already shows 'image'; leave it out .--set env"),
+        ("Walk-v0", {}, "only", "renders no pictures; leave --pixels out"),
         ("Sights-v0", {}, "only", "no picture can be rendered: NotImplementedError"),
     ],
 )

@@ -129,7 +129,7 @@ def test_keys_choose_what_is_read(name):
     assert np.array_equal(seen[pattern], whole[pattern])
 
 
-@pytest.mark.parametrize("name", ["dm_control/cartpole-swingup", PREFIX + "Walk-v0"])
+@pytest.mark.parametrize("name", ["dm_control/cartpole-swingup", PREFIX + "Walk-v0", "CartPole-v1"])
 def test_keys_that_match_nothing_are_named_with_what_there_is(name):
     there = ", ".join(sorted(make_single(EnvConfig(name=name)).spec.observation))
     with pytest.raises(ConfigError, match=f"env.keys='posi' matches no.*there are: {there}"):
@@ -153,6 +153,8 @@ def test_a_part_that_is_missing_is_named():
     for seen in ({}, {"arm": {}}, {"arm": None}):
         with pytest.raises(EnvironmentFault, match="shows nothing under 'arm/joint'"):
             reader.read(seen)
+    with pytest.raises(EnvironmentFault, match="'arm/joint' is no array: could not convert"):
+        reader.read({"arm": {"joint": "bent"}})
 
 
 def test_choices_may_count_from_anywhere():
@@ -179,6 +181,12 @@ def test_minigrid_needs_nothing_but_its_name_and_keys():
     assert seen["image"].shape == (7, 7, 3)
     assert seen["image"].max() <= 10
     assert seen["direction"].sum() == 1
+
+
+def test_a_file_that_is_not_there_is_a_mistake():
+    pytest.importorskip("mujoco")
+    with pytest.raises(ConfigError, match=r"'HalfCheetah-v5' cannot be built.*nope\.xml does not"):
+        make_single(EnvConfig(name="HalfCheetah-v5", args={"xml_file": "nope.xml"}))
 
 
 def test_missing_dm_control_names_the_extra(monkeypatch):
