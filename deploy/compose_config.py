@@ -42,8 +42,19 @@ def config_of(options: argparse.Namespace, where: Path) -> RunConfig:
         if option := LABELS.get(assignment.partition("=")[0]):
             raise ConfigError(f"--set {assignment} would change only a label; use {option}")
     config = override(config, *options.settings)
+    _check_pictures(config, options)
     check_config(config)
     return config
+
+
+def _check_pictures(config: RunConfig, options: argparse.Namespace) -> None:
+    """Options of pictures that nobody renders would be ignored."""
+    for option in ("pixels_size", "pixels_quality"):
+        value = getattr(options, option)
+        if value is not None and config.env.pixels.show == "off":
+            name = option.replace("_", "-")
+            raise ConfigError(f"--{name} {value} changes nothing without --pixels; add --pixels or "
+                              f"--pixels-with-state, or leave it out")  # fmt: skip
 
 
 def env_args(texts: list[str]) -> dict[str, Any]:

@@ -99,7 +99,10 @@ def _instead(config: RunConfig, spec: EnvSpec, room: int) -> str:
         keys = {key: getattr(config.model, key) for key in ("encoder_keys", "decoder_keys")}
         if update_bytes(config.learner, replace(SIZES[name], **keys), spec) <= room:
             return f"the largest that fits is --size {name}"
-    return "none of the sizes fits: lower learner.batch_size or --pixels-size"
+    pictures = any(part.is_image for part in spec.observation.values())
+    return (
+        f"none of the sizes fits: lower learner.batch_size{' or --pixels-size' if pictures else ''}"
+    )
 
 
 def host_bytes(group: Path = CGROUP) -> int:

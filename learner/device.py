@@ -29,9 +29,12 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.zeros((), device=name).device
+        device = torch.zeros((), device=name).device
+        if device.type in ("cpu", "cuda"):
+            return device
+        reason = f"{device.type} devices are not supported"
     except (RuntimeError, AssertionError) as error:  # torch asserts when built without CUDA
         reason = str(error).splitlines()[0]
-        raise ConfigError(
-            f"learner.device={name!r} cannot be used here ({reason}); use auto, cpu or cuda"
-        ) from None
+    raise ConfigError(
+        f"learner.device={name!r} cannot be used here ({reason}); use auto, cpu or cuda"
+    )

@@ -73,10 +73,12 @@ def run_folders(words: Sequence[str], where: Path) -> list[Path]:
 
 
 def _matches(where: Path, word: str) -> list[Path]:
-    """A run by its name, a folder by its path, or all that a glob finds."""
+    """A run by its name, a folder by its path, all runs in a folder, or all that a glob finds."""
     for base in (where / RUNS / word, where / word):
         if (base / "config.json").is_file():
             return [base.resolve()]
+        if inside := sorted(path.parent.resolve() for path in base.glob("*/config.json")):
+            return inside
     anchor = Path(Path(word).anchor) if Path(word).is_absolute() else where
     pattern = str(Path(word).relative_to(anchor)) if Path(word).is_absolute() else word
     globbed = [*anchor.glob(pattern), *(where / RUNS).glob(pattern)] if pattern != "." else []

@@ -99,6 +99,7 @@ def test_help_answers_at_once():
         ("--foo", "unknown option '--foo'; see: dreamfleet --help"),
         ("train --frames 1e999 --env x", "argument --frames: '1e999' is not a whole number"),
         ("train --env CartPole-v1 --set learner.device=gpu", "learner.device='gpu'"),
+        ("train --env CartPole-v1 --set learner.device=meta", "learner.device='meta'"),
         ("train --env CartPole-v1 --set model.size=12m",
          "--set model.size=12m would change only a label; use --size"),
         ("train --evn CartPole-v1", "unknown option '--evn' of train; did you mean --env?"),
@@ -216,6 +217,12 @@ def test_stop_of_a_run_that_does_not_run(capsys, here):
 def test_evaluate_without_a_checkpoint(capsys, here):
     RunFolder.create(here, small(), SPEC)
     assert "holds no checkpoint yet" in complaint(capsys, "evaluate --run small")
+
+
+@pytest.mark.parametrize("option", ["--pixels-size 32", "--pixels-quality full"])
+def test_an_option_of_pictures_that_nobody_renders_is_refused(capsys, option):
+    said = complaint(capsys, f"train --env CartPole-v1 --print-config {option}")
+    assert f"{option} changes nothing without --pixels" in said
 
 
 def test_print_config_is_complete_and_hides_the_password(capsys):

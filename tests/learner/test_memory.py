@@ -67,6 +67,12 @@ def test_the_nearest_size_that_fits_is_named():
         check_memory(config, PIXELS, Memory(host_bytes=12 * GIB))
     with pytest.raises(ConfigError, match=r"none of the sizes fits: lower learner\.batch_size"):
         check_memory(config, PIXELS, Memory(host_bytes=64 * GIB, device_bytes=GIB // 8))
+    with pytest.raises(ConfigError, match=r"lower learner\.batch_size$"):
+        check_memory(
+            CONFIG,
+            replace(PIXELS, observation={"x": ArraySpec(shape=(3,))}),
+            Memory(host_bytes=64 * GIB, device_bytes=1),
+        )
     check_memory(CONFIG, PIXELS, Memory(host_bytes=8 * GIB))
     assert free_memory(CPU, Path.cwd()).host_bytes > 0
     assert free_memory(CPU, Path.cwd()).disk_bytes < 2**62
