@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -154,8 +153,8 @@ def training(env, minutes, where):
             if (line := last_metrics(folder)) and process.poll() is None:
                 samples.append((time.monotonic() - began, line, resident(process.pid)))
         ended_early = process.poll() is not None
-        process.send_signal(signal.SIGINT)
-        process.wait(120)
+        process.kill()  # what it would do on its way out is not measured
+        process.wait()
     if ended_early or len(samples) < 8:
         raise SystemExit(f"the training ended early: {(where / 'train.log').read_text()[-2000:]}")
     return slopes(samples, folder)
