@@ -125,7 +125,7 @@ def read_evidence(folder: Path) -> Evidence:
     return Evidence(
         folder=folder,
         config=config,
-        pixels=any(len(one.shape) == 3 for one in spec.observation.values()),
+        pixels=any(one.is_image for one in spec.observation.values()),
         settings=_settings(config),
         commit=str(git.get("commit", ""))[:7],
         dirty=bool(git.get("dirty")),

@@ -27,12 +27,13 @@ HARDWARE = {"host": "secret-host", "machine": "x86_64", "cpu": "Some CPU", "cpus
             "memory_bytes": 4 * 2**30}  # fmt: skip
 
 
-def put(where, name, returns, *, seed=0, settings=(), git=COMMIT, acted=(), env=SWINGUP.name):
+def put(where, name, returns, *, seed=0, settings=(), git=COMMIT, acted=(), env=SWINGUP.name,
+        observation=SWINGUP.observation):  # fmt: skip
     """A run that was evaluated each 10,000 frames; the last evaluation ends it."""
     config = laptop(EnvConfig(name=env, action_repeat=4), run=name)
     config = replace(config, seed=seed, frames=10_000 * len(returns))
     config = override(config, *settings) if settings else config
-    folder = RunFolder.create(where, config, replace(SWINGUP, name=env))
+    folder = RunFolder.create(where, config, replace(SWINGUP, name=env, observation=observation))
     path = folder.path / "config.json"
     data = json.loads(path.read_text())
     path.write_text(json.dumps({**data, "git": git, "hardware": HARDWARE}))
@@ -170,6 +171,14 @@ def test_the_report_is_the_same_twice_and_from_its_own_copies(runs):
     kept = (runs / "one/report/a-s0/config.json").read_text()
     assert "secret-host" not in kept
     assert "Some CPU" in (runs / "one/report/README.md").read_text()
+
+
+def test_pictures_are_named_and_grids_of_codes_are_none(runs):
+    for name, dtype in (("grid", "float32"), ("picture", "uint8")):
+        observation = {"image": ArraySpec(shape=(7, 7, 3), dtype=dtype)}
+        put(runs, name, [1.0], env=f"x/{name}", observation=observation)
+    found = collect(run_folders(["grid", "picture"], runs))
+    assert {one.group.task for one in found.summaries} == {"x/grid", "x/picture (pixels)"}
 
 
 def test_a_config_of_an_older_version_is_read(runs, capsys):
