@@ -50,6 +50,23 @@ def test_steps_equal_the_twin(warmup, size):
         assert all((p.grad == 0).all() for p in parameters)
 
 
+def test_careful_parameters_take_a_share_of_the_learning_rate():
+    plain, careful = _parameters(), _parameters()
+    optimizers = [
+        LaProp(plain, learning_rate=0.01, warmup_updates=1, clip=0.3),
+        LaProp(careful, learning_rate=0.01, warmup_updates=1, clip=0.3, careful=careful[1:2],
+               careful_share=0.25),
+    ]  # fmt: skip
+    before = [p.detach().clone() for p in plain]
+    for optimizer, parameters in zip(optimizers, (plain, careful), strict=True):
+        for _ in range(2):  # the first has rate 0
+            _set_gradients(parameters, 0)
+            optimizer.step()
+    for i, (a, b, start) in enumerate(zip(plain, careful, before, strict=True)):
+        share = 0.25 if i == 1 else 1.0
+        torch.testing.assert_close(b - start, share * (a - start))
+
+
 def test_the_first_step_has_rate_zero_and_the_warmup_is_linear():
     parameters = _parameters()
     before = [p.detach().clone() for p in parameters]
