@@ -65,7 +65,6 @@ def laptop(env: EnvConfig, *, run: str, size: str = "nano") -> RunConfig:
             batch_length=16,
             dream_starts=128,
             learning_rate=6e-4,
-            policy_rate_share=0.2,
             warmup_updates=200,
             discount_horizon=100.0,
             gradient="auto",
