@@ -44,7 +44,6 @@ class LaProp:
         A gradient without a signal makes steps as large as any other: they are scaled to one size.
         """
         self._parameters = list(parameters)
-        self._careful_ids, self._careful_share = {id(one) for one in careful}, careful_share
         self._learning_rate = learning_rate
         self._warmup_updates = warmup_updates
         self._clip = clip
@@ -57,8 +56,9 @@ class LaProp:
         """Steps taken, on the device."""
         self._values: list[Tensor] = []
         self._gradients: list[Tensor] = []
-        self._careful: list[Tensor] = []
         self._adopt()
+        self._careful = [one.grad for one in careful if one.grad is not None]
+        self._careful_share = careful_share
 
     def _adopt(self) -> None:
         """Moves every parameter and its gradient into the flat buffers."""
@@ -71,8 +71,6 @@ class LaProp:
             parameter.grad = self.gradient[start:end].view_as(parameter)
             self._values.append(view)
             self._gradients.append(parameter.grad)
-            if id(parameter) in self._careful_ids:
-                self._careful.append(parameter.grad)
             start = end
 
     @property

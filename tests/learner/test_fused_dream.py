@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
@@ -27,7 +24,7 @@ from tests.learning_for_tests import (
     make_spec,
     perturb,
 )
-from tests.system.models.test_fused import needs_kernels
+from tests.system.models.test_fused import needs_kernels, printed
 
 ACTION, H, N = 3, 4, 6
 
@@ -116,11 +113,7 @@ def test_a_wide_model_fits_into_a_thread_of_little_stack():
         "thread = threading.Thread(target=t._dream_of_a_wide_model); thread.start(); thread.join();"
         "print('woke')"
     )
-    found = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": "."}, capture_output=True,
-        text=True, timeout=120, check=False,
-    )  # fmt: skip
-    assert found.stdout == "woke\n", found.stderr
+    assert printed(code) == "woke\n"
 
 
 @needs_kernels

@@ -153,6 +153,16 @@ def test_what_is_not_a_number_stays_so(rounded):
     assert found[1].isnan().all()
 
 
+def printed(code, environment=os.environ):
+    """What another process prints that runs `code` to its end."""
+    found = subprocess.run(
+        [sys.executable, "-c", code], env={**environment, "PYTHONPATH": "."}, capture_output=True,
+        text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert found.returncode == 0, found.stderr
+    return found.stdout
+
+
 @needs_kernels
 def test_very_wide_observations_fit_beside_bfloat16():
     """In another process, as what does not fit ends it."""
@@ -161,11 +171,7 @@ def test_very_wide_observations_fit_beside_bfloat16():
         "mlp, x = MLP(200_000, 8, 1), torch.zeros(33, 200_000)\n"
         "with kernels.rounding(True): print(mlp(x).shape)"
     )
-    found = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": "."}, capture_output=True,
-        text=True, timeout=120, check=False,
-    )  # fmt: skip
-    assert "[33, 8]" in found.stdout, found.stderr
+    assert "[33, 8]" in printed(code)
 
 
 def test_other_dtypes_take_the_plain_path():
@@ -181,15 +187,10 @@ def test_without_a_compiler_everything_still_runs(missing, tmp_path):
         "import torch; from system.models import kernels; from system.models.layers import Norm;"
         "assert not kernels.usable(torch.zeros(1)); print(Norm(3)(torch.ones(1, 3)).shape)"
     )
-    environment = {"PATH": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": "."}
+    environment = {"PATH": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
     if missing == "switch":
         environment |= {"PATH": "/usr/bin:/bin", "DREAMFLEET_KERNELS": "off"}
-    found = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120,
-        check=False,
-    )  # fmt: skip
-    assert found.returncode == 0, found.stderr
-    assert "[1, 3]" in found.stdout
+    assert "[1, 3]" in printed(code, environment)
 
 
 @pytest.fixture
@@ -264,10 +265,5 @@ def test_a_thread_has_room_for_as_many_as_torch_may_use():
         "tell = lambda: print(kernels.max_threads());"
         "thread = threading.Thread(target=tell); thread.start(); thread.join(); tell()"
     )
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": "."}
-    found = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120,
-        check=False,
-    )  # fmt: skip
-    new, main = found.stdout.split()
+    new, main = printed(code, {**os.environ, "OMP_NUM_THREADS": "1"}).split()
     assert new == main
