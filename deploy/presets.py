@@ -68,6 +68,7 @@ def laptop(env: EnvConfig, *, run: str, size: str = "nano") -> RunConfig:
             warmup_updates=200,
             discount_horizon=100.0,
             gradient="auto",
+            slope_limit=1.0,
             entropy_scale=3e-3,
             slow_value_rate=0.05,
             acting_rate=0.01,

@@ -40,6 +40,8 @@ class ActorCritic(nn.Module):
         super().__init__()
         self._config = config
         self.gradient = config.gradient_for(policy.kind)
+        shares = {"reinforce": 0.0, "mixed": config.mixed_share, "analytic": 1.0}
+        self._share = shares[self.gradient]  # of the analytic gradient
         self.policy = policy
         self.value = TwoHotHead(model, model.value_layers)
         self.slow_value = copy.deepcopy(self.value).requires_grad_(False)
@@ -52,7 +54,7 @@ class ActorCritic(nn.Module):
         value = self.value.predict(feature)
         with torch.no_grad():
             value_mean, slow_mean = value.mean(), self.slow_value.predict(feature).mean()
-            weight = _chance_to_be_here(dream.alive.detach())
+            weight = _chance_to_be_here(dream.alive.detach())[:, :-1]
         bootstrap = value_mean
         if self.gradient != "reinforce":
             with frozen(self.value):
@@ -66,19 +68,34 @@ class ActorCritic(nn.Module):
         # All H + 1 features: cheaper than a copy of the first H.
         action = self.policy.distribution(feature)
         entropy = action.entropy()[:, :-1]
-        score = returns / scale
+        chosen, score = dream.action.detach(), target / scale
         if self.gradient != "analytic":
-            log_prob = action.log_prob(dream.action.detach())[:, :-1]
-            reinforce = log_prob * ((target - value_mean[:, :-1]) / scale)
-            share = 0.0 if self.gradient == "reinforce" else config.mixed_share
-            score = share * score + (1.0 - share) * reinforce if share else reinforce
+            log_prob = action.log_prob(chosen)[:, :-1]
+            reinforce = log_prob * (target - value_mean[:, :-1]) / scale
+            score = reinforce.lerp(score, self._share)
+        policy = -weight * (score + config.entropy_scale * entropy)
+        if self.gradient != "reinforce":
+            slope = self._slope(weight * returns / scale, dream.nudge)
+            gain = (slope * action.drawn(chosen)).sum(-1)[:, :-1]
+            policy = policy - self._share * (gain - gain.detach())  # gradient alone
         padded = torch.cat([target, torch.zeros_like(target[:, :1])], 1)
         return BehaviorLoss(
-            policy=-weight[:, :-1] * (score + config.entropy_scale * entropy),
-            value=weight[:, :-1] * self._value_loss(value, padded, slow_mean)[:, :-1],
+            policy=policy,
+            value=weight * self._value_loss(value, padded, slow_mean)[:, :-1],
             returns=target,
             entropy=entropy.detach().mean(),
         )
+
+    def _slope(self, score: Tensor, nudge: Tensor) -> Tensor:
+        """What a unit more of each action [N, H + 1, A] adds to all scores [N, H] after it.
+
+        The gradient through a dream grows with every step of an unstable world: one dream of a
+        hundred can outweigh all others. No action really moves the return by more than its range.
+        """
+        with torch.autocast(nudge.device.type, enabled=False):
+            (slope,) = torch.autograd.grad(score.sum(), nudge)
+        limit = self._config.slope_limit
+        return slope.clamp(-limit, limit) if limit else slope
 
     def replay_loss(self, feature: Tensor, batch: Batch, imagined: Tensor) -> Tensor:
         """The value's loss on replayed Steps, whose gradient reaches the world model.

@@ -29,9 +29,10 @@ class LearnerConfig:
     analytic for continuous actions and reinforce for discrete ones."""
     mixed_share: float = 0.1
     """With `mixed`: share of the analytic gradient, the rest is reinforce [ratio]."""
+    slope_limit: float = 0.0
+    """With analytic gradients: the most a unit of action may add to the scores after it, where a
+    score is a return by the range of returns; steeper slopes are cut. 0 cuts none."""
     learning_rate: float = 4e-5
-    policy_rate_share: float = 1.0
-    """Of the learning rate, for the policy's parameters [ratio]."""
     warmup_updates: int = 1000
     """Updates over which the learning rate grows linearly from 0."""
     clip: float = 0.3
@@ -99,10 +100,11 @@ class LearnerConfig:
                      "keep_checkpoints", "commit_s", "metrics_s", "torch_threads"):  # fmt: skip
             require_positive("learner", self, name)
         for name in ("return_lambda", "mixed_share", "slow_value_rate", "return_rate",
-                     "acting_rate", "arena_device_share", "policy_rate_share"):  # fmt: skip
+                     "acting_rate", "arena_device_share"):  # fmt: skip
             require_share("learner", self, name)
         for name in ("free_nats", "dynamics_scale", "representation_scale", "replay_value_scale",
-                     "entropy_scale", "slow_value_scale", "dream_report_s"):  # fmt: skip
+                     "entropy_scale", "slow_value_scale", "slope_limit",
+                     "dream_report_s"):  # fmt: skip
             require_not_negative("learner", self, name)
         if self.batch_length < 2:
             raise ConfigError(f"learner.batch_length={self.batch_length} must be at least 2")

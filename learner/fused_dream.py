@@ -1,8 +1,7 @@
 """A dream in one kernel, and back in another: what `imagine` runs on a CPU.
 
-The world model is a constant here; where the policy learns through the dream, gradients reach the
-policy alone, through every feature. Buffers are [N, H, ...]; a weight's gradient is one product
-over all N * H rows.
+World model and policy are constants here; where the policy learns through the dream, gradients
+reach the actions, through every feature. Buffers are [N, H, ...].
 """
 
 from __future__ import annotations
@@ -16,16 +15,14 @@ from torch import Tensor
 from system.models import records
 from system.models.cell import CellTape
 from system.models.dynamics import RSSM, Latent
-from system.models.fused import block_gradients
 from system.models.heads import BinaryHead, Policy, TwoHotHead
-from system.models.kernels import call, rounds
+from system.models.kernels import call
 from system.models.layers import MLP, weights_of
 from system.models.packed import (
     LayerTape,
     LayerWeights,
     Made,
     Pair,
-    outer,
     passing,
     remember,
     stack,
@@ -68,7 +65,7 @@ class FusedDream:
     The dream that uses it::
 
         rolled = FusedDream(dynamics, policy).roll(start, horizon)
-        rolled = FusedDream(dynamics, policy).roll_with_gradient(start, horizon)  # if continuous
+        rolled = FusedDream(dynamics, policy).roll_with_gradient(start, nudge)  # if continuous
     """
 
     def __init__(
@@ -77,18 +74,15 @@ class FusedDream:
         """What `readers` make of the features is remembered (`packed.remembering`)."""
         self._dynamics, self._policy = dynamics, policy
         self._readers = [policy.mlp, *[head.mlp for head in readers]]
-        blocks = weights_of(policy.mlp.blocks)
-        self._parameters = [part for block in blocks for part in block]
-        self._parameters += [policy.out.weight, policy.out.bias]
 
     def roll(self, start: Latent, horizon: int) -> Rolled:
         """From [N, ...], without gradient."""
         self._there(start, horizon, kept=False)
         return Rolled(self.feature, self.action)
 
-    def roll_with_gradient(self, start: Latent, horizon: int) -> Rolled:
-        """The same with features whose gradients reach the policy's parameters."""
-        feature = _Roll.apply(self, start, horizon, *self._parameters)  # type: ignore[no-untyped-call]
+    def roll_with_gradient(self, start: Latent, nudge: Tensor) -> Rolled:
+        """The same with features whose gradients reach `nudge`, zeros [N, H + 1, A] on actions."""
+        feature = _Roll.apply(self, start, nudge)  # type: ignore[no-untyped-call]
         return Rolled(feature, self.action)
 
     @torch.no_grad()
@@ -129,8 +123,7 @@ class FusedDream:
             "reach": slopes[2], "N": N, "H": H, "discrete": int(discrete),
             "tape": self._tape.record(),
         }  # fmt: skip
-        self._rounded = rounds()
-        call("roll", records.Roll.of(**self._fields, dfeature=self.feature, dout=self.action))
+        call("roll", records.Roll.of(**self._fields, dfeature=self.feature, dnudge=self.action))
         for reader in readers:
             reader.remember(self.feature)
 
@@ -144,25 +137,21 @@ class FusedDream:
         layers = weights_of(mlp.blocks)
         return _Reader(layers, stack(layers), room, kept, torch.empty(N, steps, width))
 
-    def back(self, gradient: Tensor) -> list[Tensor]:
-        """From the gradient of the features [N, H + 1, F] to those of the policy's parameters."""
-        N, steps, A = self.action.shape
+    def back(self, gradient: Tensor) -> Tensor:
+        """From the gradient of the features [N, H + 1, F] to that of every action [N, H + 1, A]."""
         # The last action changes no feature.
-        douts = torch.zeros(N, steps, 2 * A)
-        policy_tapes = [tape.summing() for tape in self._read_by_policy.tapes]
-        for tape in policy_tapes:
-            tape.gradient[:, -1] = 0.0
-            tape.after[:, -1] = 0.0
-        policy = self._read_by_policy._replace(tapes=policy_tapes)
+        found = torch.zeros_like(self.action)
+        policy = self._read_by_policy._replace(
+            tapes=[tape.summing() for tape in self._read_by_policy.tapes]
+        )
         fields = self._fields | {
             "readers": records.array([policy.record()]),
             "prior_tapes": tapes([tape.summing() for tape in self._prior_tapes]),
             "tape": self._tape.summing().record(),
         }
-        call("roll_gradient", records.Roll.of(**fields, dfeature=gradient.contiguous(), dout=douts))
-        found = block_gradients(self.feature.flatten(0, 1), policy_tapes, rounded=self._rounded)
-        rows, hidden = douts.flatten(0, 1), policy_tapes[-1].after.flatten(0, 1)
-        return [*found, outer(rows, hidden, rounded=self._rounded), rows.sum(0)]
+        record = records.Roll.of(**fields, dfeature=gradient.contiguous(), dnudge=found)
+        call("roll_gradient", record)
+        return found
 
 
 def _kept_before(rows: int, time: int, width: int, *, kept: bool) -> dict[str, Tensor]:
@@ -179,14 +168,12 @@ def _kept_before(rows: int, time: int, width: int, *, kept: bool) -> dict[str, T
 
 class _Roll(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, dream: FusedDream, start: Latent, horizon: int, *parameters: Tensor  # noqa: ANN401
-    ) -> Tensor:  # fmt: skip
+    def forward(ctx: Any, dream: FusedDream, start: Latent, nudge: Tensor) -> Tensor:  # noqa: ANN401
         ctx.dream = dream
-        dream._there(start, horizon, kept=True)
+        dream._there(start, nudge.shape[1] - 1, kept=True)
         # Another tensor than the dream keeps: an output that held itself would never be freed.
         return dream.feature.detach()
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
-        return (None, None, None, *ctx.dream.back(gradient))
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, Tensor]:  # noqa: ANN401
+        return None, None, ctx.dream.back(gradient)

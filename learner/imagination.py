@@ -28,6 +28,9 @@ class Dream:
     """float32 [N, H + 1]: predicted on arriving; [:, 0] belongs to the start."""
     alive: Tensor
     """float32 [N, H + 1]: predicted probability, times discount, that the future goes on."""
+    nudge: Tensor
+    """float32 [N, H + 1, A]: zeros added to the actions. If the dream is differentiable, their
+    gradient says what each action is worth, through all that follows from it."""
 
 
 @contextmanager
@@ -59,26 +62,28 @@ def imagine(
       policy: samples every action.
       start: [N, ...], detached.
       horizon: H [agent steps].
-      differentiable: keep the graph, so that imagined returns have gradients for the policy (and
-        only for the policy).
+      differentiable: keep the graph, so that imagined returns have gradients for the actions (and
+        for nothing else).
       readers: heads that will read the features; on a CPU cheapest while these are being made.
 
     Returns:
       A Dream of [N, H + 1].
     """
     dynamics = world_model.dynamics
+    N, A = len(start.deter), policy.action_size
+    nudge = start.deter.new_zeros(N, horizon + 1, A, requires_grad=differentiable)
     fused = isinstance(dynamics, RSSM) and kernels.usable(start.deter)
     if fused and (not differentiable or policy.kind == "continuous"):
         dream = FusedDream(
             dynamics, policy, [world_model.reward, world_model.continuation, *readers]
         )
-        return _imagine_fused(dream, world_model, start, horizon, differentiable=differentiable)
-    with torch.set_grad_enabled(differentiable), frozen(world_model):
+        return _imagine_fused(dream, world_model, start, nudge)
+    with torch.set_grad_enabled(differentiable), frozen(world_model, policy):
         latents, actions = [start], []
-        for _ in range(horizon):
-            actions.append(policy.distribution(latents[-1].feature).sample())
-            latents.append(dynamics.imagine_step(latents[-1], actions[-1]))
-        actions.append(policy.distribution(latents[-1].feature).sample())
+        for t in range(horizon + 1):
+            actions.append(policy.distribution(latents[-1].feature).sample() + nudge[:, t])
+            if t < horizon:
+                latents.append(dynamics.imagine_step(latents[-1], actions[-1]))
         # H + 1 times [N, ...] -> [N, H + 1, ...]
         dreamed = Latent(
             torch.stack([latent.deter for latent in latents], 1),
@@ -89,19 +94,24 @@ def imagine(
             action=torch.stack(actions, 1),
             reward=world_model.predict_reward(dreamed),
             alive=world_model.predict_continue(dreamed),
+            nudge=nudge,
         )
 
 
 def _imagine_fused(
-    dream: FusedDream, world_model: WorldModel, start: Latent, horizon: int, *, differentiable: bool
+    dream: FusedDream, world_model: WorldModel, start: Latent, nudge: Tensor
 ) -> Dream:
     """The same by kernels."""
-    with torch.set_grad_enabled(differentiable), frozen(world_model):
-        roll = dream.roll_with_gradient if differentiable else dream.roll
-        feature, action = roll(start, horizon)
+    with torch.set_grad_enabled(nudge.requires_grad), frozen(world_model):
+        feature, action = (
+            dream.roll_with_gradient(start, nudge)
+            if nudge.requires_grad
+            else dream.roll(start, nudge.shape[1] - 1)
+        )
         return Dream(
             feature=feature,
             action=action,
             reward=world_model.reward.predict(feature).mean(),
             alive=world_model.continuation.logit(feature).sigmoid(),
+            nudge=nudge,
         )

@@ -36,13 +36,7 @@ class LaProp:
         learning_rate: float,
         warmup_updates: int,
         clip: float,
-        careful: Iterable[nn.Parameter] = (),
-        careful_share: float = 1.0,
     ) -> None:
-        """Those of the parameters that are `careful` take so small a share of the learning rate.
-
-        A gradient without a signal makes steps as large as any other: they are scaled to one size.
-        """
         self._parameters = list(parameters)
         self._learning_rate = learning_rate
         self._warmup_updates = warmup_updates
@@ -57,8 +51,6 @@ class LaProp:
         self._values: list[Tensor] = []
         self._gradients: list[Tensor] = []
         self._adopt()
-        self._careful = [one.grad for one in careful if one.grad is not None]
-        self._careful_share = careful_share
 
     def _adopt(self) -> None:
         """Moves every parameter and its gradient into the flat buffers."""
@@ -97,8 +89,6 @@ class LaProp:
         self.rms.mul_(BETA_RMS).addcmul_(self.gradient, self.gradient, value=1.0 - BETA_RMS)
         unbias_rms = 1.0 - BETA_RMS**self.steps
         scaled = self.gradient.div_((self.rms / unbias_rms.to(dtype)).sqrt_().add_(EPS))
-        if self._careful_share != 1.0:
-            torch._foreach_mul_(self._careful, self._careful_share)  # views of `scaled`
         self.momentum.lerp_(scaled, 1.0 - BETA_MOMENTUM)
         stride = rate / (1.0 - BETA_MOMENTUM**self.steps)
         self.flat.addcmul_(self.momentum, stride.to(dtype), value=-1.0)

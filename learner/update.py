@@ -73,8 +73,6 @@ class Learning(nn.Module):
             learning_rate=config.learning_rate,
             warmup_updates=config.warmup_updates,
             clip=config.clip,
-            careful=self.behavior.policy.parameters(),
-            careful_share=config.policy_rate_share,
         )
         # After the optimizer, which moves every weight to a place of its own.
         self.acting = (

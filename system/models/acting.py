@@ -171,7 +171,7 @@ class Acting:
             prior_tapes=tapes(kept), policy_out=last, prior_out=last, policy_out_turned=last,
             prior_out_turned=last, policy_bias=out.bias.detach(), prior_bias=out.bias.detach(),
             **buffers, noise=unused, tape=filtering.tape, probs=unused,
-            slope=torch.empty_like(buffers["mean"]), reach=unused, dfeature=unused, dout=unused,
+            slope=torch.empty_like(buffers["mean"]), reach=unused, dfeature=unused, dnudge=unused,
             N=N, H=0, discrete=int(self._policy.kind == "discrete"),
         )  # fmt: skip
         return found

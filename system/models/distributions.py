@@ -60,6 +60,10 @@ class OneHot:
             return hard
         return hard + (self.probs - self.probs.detach())
 
+    def drawn(self, value: Tensor) -> Tensor:
+        """A sample from before, one-hot [..., K], as `sample` would have made it with gradient."""
+        return value + (self.probs - self.probs.detach())
+
     def mode(self) -> Tensor:
         """One-hot float32 [..., K] of the likeliest class."""
         index = torch.argmax(self.probs, -1, keepdim=True)
@@ -97,6 +101,10 @@ class BoundedNormal:
     def sample(self) -> Tensor:
         """float32 [..., A], reparametrized: gradients reach mean and std."""
         return torch.addcmul(self.mean, self.std, torch.randn_like(self.mean))
+
+    def drawn(self, value: Tensor) -> Tensor:
+        """A sample from before, [..., A], as `sample` would have made it with gradient."""
+        return torch.addcmul(self.mean, self.std, ((value - self.mean) / self.std).detach())
 
     def mode(self) -> Tensor:
         """float32 [..., A]."""

@@ -60,7 +60,7 @@ class Policy(nn.Module):
 
     def __init__(self, config: ModelConfig, action: ActionSpec) -> None:
         super().__init__()
-        self.kind = action.kind
+        self.kind, self.action_size = action.kind, action.size
         self.unimix = config.unimix
         self.mlp = MLP(config.feature, config.units, config.policy_layers)
         width = action.size * (2 if action.kind == "continuous" else 1)

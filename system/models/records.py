@@ -147,7 +147,7 @@ class Roll(Record):
         ("prior_bias", _P), ("policy_bias", _P),
         *[(name, Track) for name in ("feature", "action", "action_noise", "noise")],
         ("tape", CellTape),
-        *[(name, Track) for name in ("probs", "mean", "slope", "reach", "dfeature", "dout")],
+        *[(name, Track) for name in ("probs", "mean", "slope", "reach", "dfeature", "dnudge")],
         ("N", _I), ("H", _I), ("discrete", _I),
     ]  # fmt: skip
 

@@ -232,11 +232,11 @@ def test_worth_is_the_imagined_return_where_a_dream_started_else_the_value(dream
 # the gradient through the dream is the gradient.
 
 
-def _linear_case(gradient, N=6):
+def _linear_case(gradient, N=6, **changes):
     world_model = LinearWorldModel(0).double()
     torch.manual_seed(1)
     behavior = ActorCritic(
-        learner_config(gradient=gradient, entropy_scale=0.0, horizon=5),
+        learner_config(gradient=gradient, entropy_scale=0.0, horizon=5, **changes),
         LINEAR,
         Policy(LINEAR, make_spec("continuous", ACTION).action),
     )
@@ -295,6 +295,50 @@ def test_analytic_gradient_equals_the_finite_difference():
             assert (gradient * direction).sum().item() == pytest.approx(finite, rel=1e-4)
 
 
+@pytest.mark.parametrize("limit", [0.0, 1.0])
+def test_no_action_pulls_more_than_the_limit(limit):
+    """In a world that doubles every step; the slope of each action by finite difference."""
+    world_model, behavior, start = _linear_case("analytic", slope_limit=limit)
+    behavior.scale.low.zero_()
+    with torch.no_grad():
+        world_model.dynamics.carry.copy_(2.0 * torch.eye(4))
+    loss = behavior.loss(_dream(world_model, behavior, start)).policy.sum()
+    scale = (behavior.scale.high - behavior.scale.low).clamp(min=1.0).double().item()
+    gradient = torch.autograd.grad(loss, behavior.policy.out.bias)[0]
+    dream = _dream(world_model, behavior, start)
+    weight = references.chance_to_be_here(dream.alive.detach().numpy())[:, :-1]
+    wanted, cut = torch.zeros_like(gradient), 0
+    for n, t, a in np.ndindex(len(start.deter), 5, ACTION):
+        above, below = (
+            _score(world_model, behavior, start, weight, (n, t, a), step) for step in (1e-5, -1e-5)
+        )
+        slope = (above - below) / 2e-5 / scale
+        cut += limit and abs(slope) > limit
+        slope = np.clip(slope, -limit, limit) if limit else slope
+        chosen = behavior.policy.distribution(dream.feature[n, t].detach())
+        drawn = chosen.drawn(dream.action[n, t].detach())[a]
+        wanted -= slope * torch.autograd.grad(drawn, behavior.policy.out.bias)[0]
+    assert 10 < cut < 50 if limit else cut == 0
+    torch.testing.assert_close(gradient, wanted, rtol=1e-4, atol=1e-6)
+
+
+@torch.no_grad()
+def _score(world_model, behavior, start, weight, where, step):
+    """Sum of the weighted returns of a dream, one of whose actions is nudged by a step."""
+    torch.manual_seed(9)
+    latents, (n, t, a) = [start], where
+    for time in range(5):
+        action = behavior.policy.distribution(latents[-1].feature).sample()
+        if time == t:
+            action[n, a] += step
+        latents.append(world_model.dynamics.imagine_step(latents[-1], action))
+    dreamed = Latent(*(torch.stack(parts, 1) for parts in zip(*latents, strict=True)))
+    reward, alive = world_model.predict_reward(dreamed), world_model.predict_continue(dreamed)
+    value = behavior.predict_value(dreamed.feature)
+    parts = (x.numpy() for x in (reward, alive, torch.ones_like(reward), value))
+    return (weight * references.lambda_return(*parts, 0.95)).sum()
+
+
 def test_mixed_is_the_stated_mixture():
     reinforce, analytic, mixed = (_policy_gradients(gradient) for gradient in GRADIENTS)
     for r, a, m in zip(reinforce, analytic, mixed, strict=True):
@@ -309,7 +353,7 @@ def test_reinforce_and_analytic_agree_in_expectation():
     for gradient in ("reinforce", "analytic"):
         torch.manual_seed(1)
         behavior = ActorCritic(
-            learner_config(gradient=gradient, entropy_scale=0.0),
+            learner_config(gradient=gradient, entropy_scale=0.0, slope_limit=0.0),
             LINEAR,
             Policy(LINEAR, make_spec("continuous", ACTION).action),
         )

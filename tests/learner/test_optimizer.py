@@ -9,7 +9,6 @@ from torch import nn
 
 from learner.optimizer import LaProp
 from tests import references
-from tests.learning_for_tests import make_batch, make_learning, make_spec
 
 
 def _parameters(seed=0):
@@ -49,38 +48,6 @@ def test_steps_equal_the_twin(warmup, size):
             )
             np.testing.assert_allclose(parameters[i].detach(), twins[i], rtol=1e-5, atol=1e-5)
         assert all((p.grad == 0).all() for p in parameters)
-
-
-def test_careful_parameters_take_a_share_of_the_learning_rate():
-    plain, careful = _parameters(), _parameters()
-    optimizers = [
-        LaProp(plain, learning_rate=0.01, warmup_updates=1, clip=0.3),
-        LaProp(careful, learning_rate=0.01, warmup_updates=1, clip=0.3, careful=careful[1:2],
-               careful_share=0.25),
-    ]  # fmt: skip
-    before = [p.detach().clone() for p in plain]
-    for optimizer, parameters in zip(optimizers, (plain, careful), strict=True):
-        for _ in range(2):  # the first has rate 0
-            _set_gradients(parameters, 0)
-            optimizer.step()
-    for i, (a, b, start) in enumerate(zip(plain, careful, before, strict=True)):
-        share = 0.25 if i == 1 else 1.0
-        torch.testing.assert_close(b - start, share * (a - start))
-
-
-def test_the_policy_alone_is_careful():
-    moved = []
-    for share in (1.0, 1e-6):
-        learning = make_learning(policy_rate_share=share)
-        parts = learning.behavior.policy, learning.behavior.value, learning.world_model
-        before = [torch.nn.utils.parameters_to_vector(part.parameters()) for part in parts]
-        for _ in range(2):  # the first has rate 0
-            learning.update(make_batch(make_spec()))
-        after = [torch.nn.utils.parameters_to_vector(part.parameters()) for part in parts]
-        moved.append([(a - b).abs().max() for a, b in zip(after, before, strict=True)])
-    (policy, *others), (careful_policy, *same) = moved
-    assert careful_policy < 1e-3 * policy
-    assert all(a > 0.1 * b for a, b in zip(same, others, strict=True))
 
 
 def test_the_first_step_has_rate_zero_and_the_warmup_is_linear():

@@ -176,7 +176,7 @@ def test_digest_changes_with_any_field(path):
     other = {
         "gradient": "mixed", "blocks": 4, "classes": 5, "bins": 253, "dream_starts": 3,
         "return_lambda": 0.5, "precision": "bf16", "acting_rate": 0.5, "graph": False,
-        "policy_rate_share": 0.5,
+        "slope_limit": 1.0,
     }.get(name)  # fmt: skip
     if other is None:
         value = inner[name]

@@ -23,7 +23,7 @@ typedef struct {
     CellTape tape;
     Track probs, mean, slope, reach; /* slope: of an action against its second policy output */
     Track dfeature; /* way back, in: gradient of every feature */
-    Track dout;     /* way back, out: of the policy's outputs */
+    Track dnudge;   /* way back, out: of every action */
     int64_t N, H, discrete;
 } Roll;
 
@@ -89,6 +89,7 @@ static void roll_rows_back(const Roll *d, int64_t first, int64_t rows, int64_t t
     ROOM(dstoch, rows * SK);
     ROOM(prior, rows * n);
     ROOM(daction, rows * A);
+    ROOM(dout, rows * 2 * A);
     ROOM(hidden, rows * u);
     ROOM(dfeature, rows * F);
     const float *last = at(d->dfeature, first, d->H);
@@ -107,14 +108,15 @@ static void roll_rows_back(const Roll *d, int64_t first, int64_t rows, int64_t t
                   first, rows, t, thread);
         for (int64_t r = 0; r < rows; r++) {
             const float *mean = at(d->mean, first + r, t), *slope = at(d->slope, first + r, t);
-            float *dout = at(d->dout, first + r, t);
+            float *dnudge = at(d->dnudge, first + r, t), *out = dout + r * 2 * A;
             for (int64_t a = 0; a < A; a++) {
                 float reached = daction[r * A + a] * at(d->reach, first + r, t)[a];
-                dout[a] = reached * (1.0f - mean[a] * mean[a]);
-                dout[A + a] = reached * slope[a];
+                dnudge[a] = reached;
+                out[a] = reached * (1.0f - mean[a] * mean[a]);
+                out[A + a] = reached * slope[a];
             }
         }
-        multiply(&d->policy_out_turned, at(d->dout, first, t), d->dout.row, hidden, u, rows, NULL, 0);
+        multiply(&d->policy_out_turned, dout, 2 * A, hidden, u, rows, NULL, 0);
         stack_back(&d->readers->stack, d->readers->tapes, hidden, u, first, rows, t, thread);
         copy_rows(at(d->dfeature, first, t), d->dfeature.row, dfeature, F, rows, F);
         const Track *dpolicy = &d->readers->tapes->gradient;
