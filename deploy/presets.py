@@ -67,6 +67,8 @@ def laptop(env: EnvConfig, *, run: str, size: str = "nano") -> RunConfig:
             learning_rate=6e-4,
             warmup_updates=200,
             discount_horizon=100.0,
+            # At 0.1 a small latent does not see what changes slowly, such as where a cart is.
+            representation_scale=0.01,
             gradient="auto",
             slope_limit=1.0,
             entropy_scale=3e-3,
