@@ -41,14 +41,17 @@ class ActorCritic(nn.Module):
         self._config = config
         self.gradient = config.gradient_for(policy.kind)
         shares = {"reinforce": 0.0, "mixed": config.mixed_share, "analytic": 1.0}
-        self._share = shares[self.gradient]  # of the analytic gradient
+        self._analytic_share = shares[self.gradient]
         self.policy = policy
         self.value = TwoHotHead(model, model.value_layers)
         self.slow_value = copy.deepcopy(self.value).requires_grad_(False)
         self.scale = ReturnScale(config.return_rate)
 
     def loss(self, dream: Dream) -> BehaviorLoss:
-        """Dream [N, H + 1] -> losses of all its Steps but the last."""
+        """Dream [N, H + 1] -> losses of all its Steps but the last.
+
+        Once for each dream, which must be differentiable unless the gradient is reinforce.
+        """
         config = self._config
         feature = dream.feature.detach()
         value = self.value.predict(feature)
@@ -71,13 +74,14 @@ class ActorCritic(nn.Module):
         chosen, score = dream.action.detach(), target / scale
         if self.gradient != "analytic":
             log_prob = action.log_prob(chosen)[:, :-1]
-            reinforce = log_prob * (target - value_mean[:, :-1]) / scale
-            score = reinforce.lerp(score, self._share)
+            reinforce = log_prob * ((target - value_mean[:, :-1]) / scale)
+            share = self._analytic_share
+            score = reinforce.lerp(score, share) if share else reinforce
         policy = -weight * (score + config.entropy_scale * entropy)
         if self.gradient != "reinforce":
             slope = self._slope(weight * returns / scale, dream.nudge)
             gain = (slope * action.drawn(chosen)).sum(-1)[:, :-1]
-            policy = policy - self._share * (gain - gain.detach())  # gradient alone
+            policy = policy - self._analytic_share * (gain - gain.detach())  # gradient alone
         padded = torch.cat([target, torch.zeros_like(target[:, :1])], 1)
         return BehaviorLoss(
             policy=policy,
@@ -86,15 +90,18 @@ class ActorCritic(nn.Module):
             entropy=entropy.detach().mean(),
         )
 
-    def _slope(self, score: Tensor, nudge: Tensor) -> Tensor:
-        """What a unit more of each action [N, H + 1, A] adds to all scores [N, H] after it.
+    def _slope(self, weighted: Tensor, nudge: Tensor) -> Tensor:
+        """What a unit more of each action [N, H + 1, A] adds to its dream's scores [N, H] together.
 
-        The gradient through a dream grows with every step of an unstable world: one dream of a
-        hundred can outweigh all others. No action really moves the return by more than its range.
+        It grows with every step of an unstable world: one dream of a hundred can outweigh all
+        others. A score spans about 1, and so does an action; what is far steeper is cut.
         """
         with torch.autocast(nudge.device.type, enabled=False):
-            (slope,) = torch.autograd.grad(score.sum(), nudge)
+            (slope,) = torch.autograd.grad(weighted.sum(), nudge)
         limit = self._config.slope_limit
+        if self.policy.kind == "discrete":
+            # One-hot: what all classes share means nothing, and must not be what is cut.
+            slope = slope - slope.mean(-1, keepdim=True)
         return slope.clamp(-limit, limit) if limit else slope
 
     def replay_loss(self, feature: Tensor, batch: Batch, imagined: Tensor) -> Tensor:

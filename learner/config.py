@@ -30,8 +30,8 @@ class LearnerConfig:
     mixed_share: float = 0.1
     """With `mixed`: share of the analytic gradient, the rest is reinforce [ratio]."""
     slope_limit: float = 0.0
-    """With analytic gradients: the most a unit of action may add to the scores after it, where a
-    score is a return by the range of returns; steeper slopes are cut. 0 cuts none."""
+    """With `analytic` and `mixed`: the most a unit of one action may add to the sum of its dream's
+    scores, a score being a return by the range of returns; steeper slopes are cut. 0 cuts none."""
     learning_rate: float = 4e-5
     warmup_updates: int = 1000
     """Updates over which the learning rate grows linearly from 0."""

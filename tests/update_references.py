@@ -78,10 +78,11 @@ def dream(parameters, config, start, drawn, stop):
 
 
 def reparametrized(feature, policy, action, stop, place):
-    """The drawn action; of a normal one, mean + deviation * noise."""
+    """The drawn action: mean + deviation * noise, or one-hot with the gradient of the chances."""
     output = head(feature, policy)
     if len(output) == len(action):
-        return action
+        probs = references.unimix(output, UNIMIX)
+        return action + probs - stop(("chances", place), probs)
     mean, std = references.bounded_normal(*np.split(output, 2))
     return mean + std * stop(("noise", place), (action - mean) / std)
 

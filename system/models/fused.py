@@ -136,10 +136,10 @@ class _Blocks(torch.autograd.Function):
         call("stack_gradient", ctx.packed, tapes(kept), dout, dx, x.shape[1], len(x))
         if not any(ctx.needs_input_grad[1:]):
             return (dx, *[None] * (3 * len(kept)))
-        return (dx, *block_gradients(x, kept, rounded=ctx.rounded))
+        return (dx, *_block_gradients(x, kept, rounded=ctx.rounded))
 
 
-def block_gradients(x: Tensor, kept: Sequence[LayerTape], *, rounded: bool) -> list[Tensor]:
+def _block_gradients(x: Tensor, kept: Sequence[LayerTape], *, rounded: bool) -> list[Tensor]:
     """Of weight, bias and scale of every Block; x [rows, in] is what the first one read."""
     found: list[Tensor] = []
     for tape in kept:

@@ -353,7 +353,7 @@ def test_reinforce_and_analytic_agree_in_expectation():
     for gradient in ("reinforce", "analytic"):
         torch.manual_seed(1)
         behavior = ActorCritic(
-            learner_config(gradient=gradient, entropy_scale=0.0, slope_limit=0.0),
+            learner_config(gradient=gradient, entropy_scale=0.0),
             LINEAR,
             Policy(LINEAR, make_spec("continuous", ACTION).action),
         )

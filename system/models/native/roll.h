@@ -116,6 +116,7 @@ static void roll_rows_back(const Roll *d, int64_t first, int64_t rows, int64_t t
                 out[A + a] = reached * slope[a];
             }
         }
+        if (t == 0) break; /* the start has no gradient */
         multiply(&d->policy_out_turned, dout, 2 * A, hidden, u, rows, NULL, 0);
         stack_back(&d->readers->stack, d->readers->tapes, hidden, u, first, rows, t, thread);
         copy_rows(at(d->dfeature, first, t), d->dfeature.row, dfeature, F, rows, F);

@@ -84,9 +84,15 @@ def test_straight_through_gradient():
     np.testing.assert_allclose(sample.detach(), hard, atol=1e-12)
     upstream = torch.randn(3, 2, 5, dtype=torch.float64)
     (gradient,) = torch.autograd.grad((sample * upstream).sum(), logits, retain_graph=True)
-    (wanted,) = torch.autograd.grad((distribution.probs * upstream).sum(), logits)
+    (wanted,) = torch.autograd.grad(
+        (distribution.probs * upstream).sum(), logits, retain_graph=True
+    )
     torch.testing.assert_close(gradient, wanted)
     assert gradient.abs().max() > 0
+    again = distribution.drawn(sample.detach())
+    torch.testing.assert_close(again, sample)
+    (repeated,) = torch.autograd.grad((again * upstream).sum(), logits)
+    torch.testing.assert_close(repeated, wanted)
 
 
 def test_no_gradient_no_straight_through_residue():
@@ -125,6 +131,10 @@ def test_bounded_normal_samples_have_its_moments_and_its_gradient():
     error = (sample.mean(0) - distribution.mean[0]).abs() / distribution.std[0]
     assert (error < 4 / 100_000**0.5).all()
     np.testing.assert_allclose(sample.std(0), distribution.std[0], rtol=0.01)
-    mean = torch.zeros(4, requires_grad=True)
-    (gradient,) = torch.autograd.grad(BoundedNormal(mean, torch.ones(4)).sample().sum(), mean)
-    assert gradient.tolist() == [1.0] * 4
+    mean, std = torch.zeros(4, requires_grad=True), torch.ones(4, requires_grad=True)
+    distribution = BoundedNormal(mean, std)
+    sample = distribution.sample()
+    for drawn in (sample, distribution.drawn(sample.detach())):
+        of_mean, of_std = torch.autograd.grad(drawn.sum(), (mean, std))
+        assert of_mean.tolist() == [1.0] * 4
+        torch.testing.assert_close(of_std, sample.detach())
