@@ -33,7 +33,7 @@ evidence-domains: .venv/installed-dev  ## Six domains and one report: about an h
 	$(SIX) --run domains-discrete --env CartPole-v1 --frames 10000
 	$(SIX) --run domains-mujoco --env InvertedPendulum-v5 --frames 10000
 	$(SIX) --run domains-minigrid --env MiniGrid-Empty-5x5-v0 --set env.keys='direction|image' --frames 10000
-	$(SIX) --run domains-sparse --env dm_control/ball_in_cup-catch --frames 80000
+	$(SIX) --run domains-sparse --env dm_control/reacher-easy --frames 80000
 	$(SIX) --run domains-pixels --env dm_control/cartpole-swingup --pixels --frames 60000
 	$(BIN)/dreamfleet results 'runs/domains-*-s*' --out runs/domains
 
