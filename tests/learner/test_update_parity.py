@@ -38,7 +38,7 @@ def _learning(kind, gradient):
     let_speak(learning.world_model.reward, 1, 1.0)
     let_speak(learning.behavior.value, 2, 1.0)
     let_speak(learning.behavior.slow_value, 3, 1.0)
-    learning.behavior.scale.low.fill_(-30.0)
+    learning.behavior.scale.low.fill_(-10.0)
     return learning, learner_config(**changes)
 
 
@@ -121,7 +121,7 @@ def test_every_loss_and_the_gradient_of_their_sum_equal_the_twin(kind, gradient)
     for module in MODULES:
         ours = {k: g for k, g in gradients.items() if k.startswith(module + ".")}
         size = np.sqrt(sum((g**2).sum() for g in ours.values()))
-        assert size > 5e-4, module
+        assert size > 1e-3, module
         along = {name: g / size for name, g in ours.items()}
         across = {name: random.normal(size=g.shape) for name, g in ours.items()}
         length = np.sqrt(sum((d**2).sum() for d in across.values()))
