@@ -39,7 +39,7 @@ def train(options: argparse.Namespace) -> None:
         raise ConfigError("--detach needs --runner ray: --runner local is this very process")
     existing = RunFolder(where / RUNS / config.run)
     if options.resume and existing.exists():
-        _go_on(existing, options)
+        _go_on(existing, config, options)
         return
     existing.refuse_existing()
     _check_redis(config)
@@ -175,16 +175,29 @@ def _check_redis(config: RunConfig) -> None:
             ping(url)
 
 
-def _go_on(folder: RunFolder, options: argparse.Namespace) -> None:
-    """With the run's own settings and what was wished last; watches one that goes on already."""
+def _go_on(folder: RunFolder, wished: RunConfig, options: argparse.Namespace) -> None:
+    """With the run's own settings and the actors wished last, never to fewer frames than it has.
+
+    One that goes on already is watched.
+    """
+    from deploy.same_settings import refuse_other_wishes
+
+    refuse_other_wishes(folder, wished)
     if folder.in_use():
         from deploy.drive import watch
 
         watch(folder, Console())
         return
-    if has_finished(folder, folder.record().config.frames):
+    before = folder.record().config
+    config = _reconfigured(before, options)
+    if 0 < config.frames < before.frames or before.frames == 0:
+        config = replace(config, frames=before.frames)  # moved by `resume` since this was written
+    if has_finished(folder, config.frames):
         sys.stdout.write(f"run {folder.name} has finished its frames\n")
         return
+    _check_redis(config)
+    if config != before:
+        folder.reconfigure(config)
     _drive(folder, options, actors=None)
 
 

@@ -4,7 +4,8 @@
 
     check what exists -> SeedRuns: N at a time, each `dreamfleet resume` -> runs/NAME/README.md, PNG
 
-The same command again goes on: finished seeds are skipped, stopped ones resumed.
+The same command again goes on: finished seeds are skipped, stopped ones resumed. With more
+`--frames` all of them train on.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ from rich.console import Console
 from deploy.commands import has_finished
 from deploy.config import RunConfig, check_config
 from deploy.results.command import collect, write_results
-from deploy.results.evidence import flat
 from deploy.results.tables import seeds_text
 from deploy.run_folder import RUNS, RunFolder
+from deploy.same_settings import refuse_other_seed
 from deploy.signals import Forced, Interrupts
 from deploy.status import MetricsTail
 from deploy.terminal import LINE_S, number, say
@@ -96,25 +97,10 @@ def _check_existing(config: RunConfig, where: Path) -> None:
     folder = RunFolder(where / RUNS / config.run)
     if not folder.exists():
         return
-    before = folder.record().config
-    mine, theirs = _compared(config), _compared(before)
-    for name in sorted(mine.keys() | theirs.keys()):
-        if mine.get(name) != theirs.get(name):
-            raise ConfigError(
-                f"run {folder.name!r} exists with {name}={theirs.get(name)}, not {mine.get(name)}: "
-                "seeds of a group share all settings; repeat the same command, or choose another "
-                "name with --run"
-            )
+    refuse_other_seed(folder, config)
     if folder.in_use():
         raise RunError(f"run {folder.name!r} is running; look with: dreamfleet status --run "
                        f"{folder.name}")  # fmt: skip
-
-
-def _compared(config: RunConfig) -> dict[str, str]:
-    shown = {"env": config.env.name, "env.args": str(config.env.args), "preset": config.preset,
-             "size": config.model.size, "frames": str(config.frames), "seed": str(config.seed),
-             "action repeat": str(config.env.action_repeat)}  # fmt: skip
-    return flat(config) | shown
 
 
 class SeedRuns:
@@ -176,7 +162,8 @@ class SeedRuns:
             with _log(folder).open("ab") as log, _heard(signal.SIGINT):
                 # A session of its own: Ctrl-C reaches it once, through us.
                 process = subprocess.Popen(
-                    [sys.executable, "-m", "deploy.cli", "resume", "--run", folder.name],
+                    [sys.executable, "-m", "deploy.cli", "resume", "--run", folder.name,
+                     "--frames", str(config.frames)],
                     cwd=self._where, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                     start_new_session=True,
                 )  # fmt: skip

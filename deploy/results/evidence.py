@@ -126,7 +126,7 @@ def read_evidence(folder: Path) -> Evidence:
         folder=folder,
         config=config,
         pixels=any(one.is_image for one in spec.observation.values()),
-        settings=_settings(config),
+        settings=unlike_preset(config),
         commit=str(git.get("commit", ""))[:7],
         dirty=bool(git.get("dirty")),
         hardware=_hardware(data["hardware"]),
@@ -135,10 +135,10 @@ def read_evidence(folder: Path) -> Evidence:
     )
 
 
-def flat(config: RunConfig) -> dict[str, str]:
-    """Dotted path -> value as text, of everything that is not `OPERATING`."""
+def flat(config: RunConfig, without: tuple[str, ...] = OPERATING) -> dict[str, str]:
+    """Dotted path -> value as text, of everything that does not begin as `without` says."""
     found: dict[str, str] = {}
-    unused = OPERATING + (("env.pixels.",) if config.env.pixels.show == "off" else ())
+    unused = without + (("env.pixels.",) if config.env.pixels.show == "off" else ())
 
     def walk(section: Mapping[str, Any], path: str) -> None:
         for name, value in section.items():
@@ -153,15 +153,18 @@ def flat(config: RunConfig) -> dict[str, str]:
     return found
 
 
-def _settings(config: RunConfig) -> dict[str, str]:
+def unlike_preset(config: RunConfig, without: tuple[str, ...] = OPERATING) -> dict[str, str]:
+    """Those of `flat` that the preset, as it is today, has otherwise."""
     try:
         preset = from_preset(
             config.preset, EnvConfig(name=config.env.name), run=config.run, size=config.model.size
         )
     except ConfigError:  # of a plugin, or of another version
-        return flat(config)
-    usual = flat(preset)
-    return {name: value for name, value in flat(config).items() if usual.get(name) != value}
+        return flat(config, without)
+    usual = flat(preset, without)
+    return {
+        name: value for name, value in flat(config, without).items() if usual.get(name) != value
+    }
 
 
 def _known(cls: type, data: object) -> Any:  # noqa: ANN401

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from deploy.results.options import seeds
 from deploy.run_folder import RunFolder
+from deploy.same_settings import refuse_other_seed
 from deploy.seeds import Outcome, SeedRuns
 from system.config import override
 from system.errors import ConfigError
@@ -60,6 +61,14 @@ def test_a_seed_with_other_settings_is_refused_by_name(tmp_path, monkeypatch, ca
     assert text.startswith("run 'g-s1' exists with ")
     assert "seeds of a group share all settings" in text
     assert not (tmp_path / "runs/g-s0").exists()
+
+
+def test_seeds_train_on_to_more_frames_but_never_to_fewer(tmp_path):
+    folder = RunFolder.create(tmp_path, of_seed(1), SPEC)
+    for wished in (200, 300, 0):
+        refuse_other_seed(folder, of_seed(1, frames=wished))
+    with pytest.raises(ConfigError, match="frames=200, not 100"):
+        refuse_other_seed(folder, of_seed(1, frames=100))
 
 
 def test_finished_seeds_are_skipped_failed_ones_named_and_the_others_go_on(
