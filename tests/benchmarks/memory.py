@@ -3,6 +3,8 @@
 Run: ``python -m tests.benchmarks.memory [--json]`` fills arenas, each in a process of its own: a
 million Steps of state and 100,000 of 64 x 64 pictures. *Predicted* is what `check_memory` refuses a
 run by (`deploy.memory.arena_bytes`); *held* is what the process grew by, as the kernel counts it.
+Each once in memory and once mapped from a file: then *on disk* is what the disk lost, and what the
+process holds of it can be taken back by the kernel.
 
 ``--train MINUTES [--env ID]`` trains `laptop` in one process instead and samples its resident
 memory every 10 s; the slope is a least-squares line over the second half. The arena is still
@@ -12,8 +14,10 @@ filling then, so the slope is also given without the rows that were inserted mea
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -32,6 +36,7 @@ from deploy.presets import from_preset
 from deploy.run_folder import RUNS, RunFolder
 from learner.arena import Arena, row_bytes
 from learner.config import LearnerConfig
+from learner.storage import in_file, in_memory
 from system.config import ModelConfig
 from system.specs import ActionSpec, ArraySpec, EnvSpec
 from tests.chunks_for_tests import make_chunk
@@ -60,27 +65,31 @@ CASES = {
 }
 
 
-def held(spec, preset, steps):
+def held(spec, preset, steps, *, mapped):
     """Fills an arena of so many Steps; bytes predicted and held, and what a Batch costs."""
     config = from_preset(preset, EnvConfig(name=spec.name), run="x")
-    fill(spec, config.model, config.learner, 2 * CHUNK_STEPS)  # what comes once with the first
+    fill(spec, config.model, config.learner, 2 * CHUNK_STEPS, in_memory)  # what comes once
     large = replace(config, frames=steps, replay=replace(config.replay, capacity_bytes=2**40))
     predicted = arena_bytes(large, spec)
-    before = resident()
-    arena = fill(spec, config.model, config.learner, steps)
-    grown = resident()["RssAnon"] - before["RssAnon"]
+    with tempfile.TemporaryDirectory(prefix="dreamfleet-memory-") as folder:
+        before, free = resident(), shutil.disk_usage(folder).free
+        allocate = in_file(Path(folder)) if mapped else in_memory
+        arena = fill(spec, config.model, config.learner, steps, allocate)
+        grown = resident()["RssAnon"] - before["RssAnon"]
+        on_disk = free - shutil.disk_usage(folder).free
     return {
         "steps": len(arena),
         "predicted_mib": round(predicted / MIB, 1),
         "held_mib": round(grown / MIB, 1),
-        "held_over_predicted": round(grown / predicted, 4),
+        **({"on_disk_mib": round(on_disk / MIB, 1)} if mapped else {}),
+        "taken_over_predicted": round((on_disk if mapped else grown) / predicted, 4),
         "sample_ms": round(sampling(arena, config.learner), 2),
     }
 
 
-def fill(spec, model: ModelConfig, learner: LearnerConfig, steps):
+def fill(spec, model: ModelConfig, learner: LearnerConfig, steps, allocate):
     arena = Arena(
-        spec=spec, model=model, batch_length=learner.batch_length,
+        spec=spec, model=model, batch_length=learner.batch_length, allocate=allocate,
         capacity_bytes=steps * row_bytes(spec, model), device=torch.device("cpu"),
     )  # fmt: skip
     first = make_chunk(spec=spec, length=CHUNK_STEPS)
@@ -133,9 +142,10 @@ def resident(pid="self"):
 
 def arenas():
     found = {}
-    for name, case in CASES.items():
+    for (name, case), mapped in itertools.product(CASES.items(), (False, True)):
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as alone:
-            found[name] = alone.submit(held, *case).result()
+            label = f"{name}, mapped" if mapped else name
+            found[label] = alone.submit(held, *case, mapped=mapped).result()
     return found
 
 
