@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from system.config import require_pattern, require_positive
+from system.config import MOST_THREADS, require_at_most, require_pattern, require_positive
 from system.errors import ConfigError
 
 MOST_PIXELS = 256
@@ -87,6 +87,6 @@ class ActorConfig:
     """Threads of one policy call."""
 
     def __post_init__(self) -> None:
-        for name in ("copies", "refresh_s", "spool_chunks", "retain_bytes", "heartbeat_s",
-                     "torch_threads"):  # fmt: skip
+        for name in ("copies", "refresh_s", "spool_chunks", "retain_bytes", "heartbeat_s"):
             require_positive("actor", self, name)
+        require_at_most("actor", self, "torch_threads", MOST_THREADS)

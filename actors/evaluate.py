@@ -9,7 +9,10 @@ import numpy as np
 from actors.agent import Agent
 from actors.envs.protocol import BatchedEnv
 from actors.episodes import EpisodeTracker, FinishedEpisode
-from system.errors import ConfigError
+from system.errors import ConfigError, EnvironmentFault
+
+MAX_ABORTED = 20
+"""Episodes of one copy that faults cut, one after another, until it is taken to finish none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,19 +67,16 @@ def evaluate(
 
     Raises:
       ConfigError: `episodes` is not positive, or an episode does not end.
-      EnvironmentFault: see the environment.
+      EnvironmentFault: faults cut MAX_ABORTED episodes of a copy in a row; or see the environment.
     """
     if episodes < 1:
         raise ConfigError(f"episodes={episodes} must be at least 1")
-    quota = [episodes // env.num_copies] * env.num_copies
-    for i in range(episodes % env.num_copies):
-        quota[i] += 1
+    played = _Played(env, episodes)
     tracker = EpisodeTracker(num_copies=env.num_copies, action_repeat=env.spec.action_repeat)
-    played: list[list[FinishedEpisode]] = [[] for _ in quota]
-    aborted = steps_since_end = 0
+    steps_since_end = 0
     carry, time_step = agent.initial_carry(env.num_copies), env.reset(seed=seed)
     tracker.observe(time_step)
-    while any(len(mine) < share for mine, share in zip(played, quota, strict=True)):
+    while played.missing:
         decision = agent.act(time_step, carry, deterministic=True)
         carry, time_step = decision.carry, env.step(decision.action)
         finished = tracker.observe(time_step)
@@ -87,18 +87,47 @@ def evaluate(
                 "steps; set env.time_limit"
             )
         for episode in finished:
-            if episode.end == "aborted":
-                aborted += 1
-            elif len(played[episode.copy]) < quota[episode.copy]:
-                played[episode.copy].append(episode)
-    return _result(agent.version, [each for mine in played for each in mine], aborted)
+            played.add(episode)
+    return played.result(agent.version)
 
 
-def _result(version: int, played: list[FinishedEpisode], aborted: int) -> EvaluationResult:
-    return EvaluationResult(
-        policy_version=version,
-        returns=tuple(episode.episode_return for episode in played),
-        lengths=tuple(episode.agent_steps for episode in played),
-        frames=sum(episode.frames for episode in played),
-        aborted=aborted,
-    )
+class _Played:
+    """The share of each copy, and what it has played of it."""
+
+    def __init__(self, env: BatchedEnv, episodes: int) -> None:
+        self._env = env
+        share, rest = divmod(episodes, env.num_copies)
+        self._quota = [share + (i < rest) for i in range(env.num_copies)]
+        self._played: list[list[FinishedEpisode]] = [[] for _ in self._quota]
+        self._aborted, self._aborted_in_a_row = 0, [0] * env.num_copies
+
+    @property
+    def missing(self) -> bool:
+        return any(len(mine) < share for mine, share in zip(self._played, self._quota, strict=True))
+
+    def add(self, episode: FinishedEpisode) -> None:
+        copy = episode.copy
+        if episode.end == "aborted":
+            self._aborted += 1
+            self._aborted_in_a_row[copy] += 1
+            if self._aborted_in_a_row[copy] == MAX_ABORTED:
+                raise EnvironmentFault(
+                    "no_whole_episode",
+                    f"faults of {self._env.spec.name!r} cut {MAX_ABORTED} episodes of copy {copy} "
+                    "in a row, so no policy can be measured: mend the environment or its "
+                    f"observation space; the last: {self._env.last_fault.strip()}",
+                )
+            return
+        self._aborted_in_a_row[copy] = 0
+        if len(self._played[copy]) < self._quota[copy]:
+            self._played[copy].append(episode)
+
+    def result(self, version: int) -> EvaluationResult:
+        played = [episode for mine in self._played for episode in mine]
+        return EvaluationResult(
+            policy_version=version,
+            returns=tuple(episode.episode_return for episode in played),
+            lengths=tuple(episode.agent_steps for episode in played),
+            frames=sum(episode.frames for episode in played),
+            aborted=self._aborted,
+        )

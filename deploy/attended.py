@@ -28,6 +28,11 @@ class Attended:
         self.ended = 0
         """Episodes, of all copies."""
 
+    @property
+    def last_fault(self) -> str:
+        """What went wrong last."""
+        return self._env.last_fault
+
     def reset(self, *, seed: int | None = None) -> TimeStep:
         """Begins an episode in every copy."""
         self._attend()

@@ -28,6 +28,9 @@ def train(options: argparse.Namespace) -> None:
         print_config(config)
         return
     if options.seeds:
+        if options.seed:
+            raise ConfigError(f"--seed {options.seed} and --seeds do not fit: name the seeds as a "
+                              f"list, --seeds {options.seed},{options.seed + 1}")  # fmt: skip
         from deploy.seeds import train_seeds
 
         _check_redis(config)

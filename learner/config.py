@@ -5,7 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from system.config import require_not_negative, require_positive, require_share
+from system.config import (
+    MOST_THREADS,
+    require_at_most,
+    require_not_negative,
+    require_positive,
+    require_share,
+)
 from system.errors import ConfigError
 
 Gradient = Literal["auto", "reinforce", "analytic", "mixed"]
@@ -97,8 +103,9 @@ class LearnerConfig:
     def __post_init__(self) -> None:
         for name in ("batch_size", "batch_length", "horizon", "learning_rate", "warmup_updates",
                      "clip", "discount_horizon", "publish_s", "checkpoint_s",
-                     "keep_checkpoints", "commit_s", "metrics_s", "torch_threads"):  # fmt: skip
+                     "keep_checkpoints", "commit_s", "metrics_s"):  # fmt: skip
             require_positive("learner", self, name)
+        require_at_most("learner", self, "torch_threads", MOST_THREADS)
         for name in ("return_lambda", "mixed_share", "slow_value_rate", "return_rate",
                      "acting_rate", "arena_device_share"):  # fmt: skip
             require_share("learner", self, name)

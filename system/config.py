@@ -21,6 +21,8 @@ MAX_NUMBER = 2**62
 """Greatest number of a setting, either sign."""
 MAX_DEPTH = 16
 """Of lists and maps in one setting; copying and printing them recurses."""
+MOST_WIDTH, MOST_LAYERS, MOST_THREADS = 2**16, 64, 1024
+"""Of what is built or started at once: a slip of the hand is named before it takes the machine."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,7 +63,8 @@ class ModelConfig:
     def __post_init__(self) -> None:
         for field in fields(self):
             if field.type == "int":
-                require_positive("model", self, field.name)
+                most = MOST_LAYERS if field.name.endswith("_layers") else MOST_WIDTH
+                require_at_most("model", self, field.name, most)
         for name in ("encoder_keys", "decoder_keys"):
             require_pattern(f"model.{name}", getattr(self, name))
         require_share("model", self, "unimix")
@@ -129,6 +132,13 @@ def require_positive(section: str, config: Any, name: str) -> None:  # noqa: ANN
         raise ConfigError(f"{section}.{name}={value} must be a finite number")
     if value <= 0:
         raise ConfigError(f"{section}.{name}={value} must be greater than 0")
+
+
+def require_at_most(section: str, config: Any, name: str, most: int) -> None:  # noqa: ANN401
+    """Raises ConfigError unless `config.name` is greater than 0 and at most `most`."""
+    require_positive(section, config, name)
+    if getattr(config, name) > most:
+        raise ConfigError(f"{section}.{name}={getattr(config, name)} must be at most {most}")
 
 
 def require_share(section: str, config: Any, name: str) -> None:  # noqa: ANN401

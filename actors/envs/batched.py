@@ -74,7 +74,7 @@ class FaultTolerantEnv:
         seed: Sequence[int],
         on_fault: OnFault = ignore_fault,
     ) -> None:
-        self.num_copies, self.spec = num_copies, copies.spec
+        self.num_copies, self.spec, self.last_fault = num_copies, copies.spec, ""
         self._copies, self._seed, self._on_fault = copies, tuple(seed), on_fault
         self._layout = Layout(copies.spec, copies.limits, num_copies)
         self._unseeded: list[int | None] = [copy_seed(seed, i) for i in range(num_copies)]
@@ -176,6 +176,7 @@ class FaultTolerantEnv:
         """Rebuilds copy i until it starts an episode, or gives up."""
         while True:
             self._on_fault(i, fault)
+            self.last_fault = str(fault)
             self._faults_in_a_row[i] += 1
             if self._faults_in_a_row[i] >= MAX_FAULTS_IN_A_ROW:
                 raise EnvironmentFault(

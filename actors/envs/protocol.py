@@ -62,6 +62,11 @@ class BatchedEnv(Protocol):
     spec: EnvSpec
     num_copies: int
 
+    @property
+    def last_fault(self) -> str:
+        """What went wrong last, in any copy; empty if nothing did."""
+        ...
+
     def reset(self, *, seed: int | None = None) -> TimeStep:
         """Starts an episode in every copy; TimeStep [N] with `is_first`.
 

@@ -7,7 +7,7 @@ from actors.config import EnvConfig
 from actors.envs.registry import make_env
 from actors.episodes import EpisodeTracker
 from actors.evaluate import evaluate
-from system.errors import ConfigError
+from system.errors import ConfigError, EnvironmentFault
 from tests.actors.agents_for_tests import CountingAgent
 from tests.envs_for_tests import PLANS, PREFIX, Plan
 
@@ -102,6 +102,17 @@ def test_aborted_episodes_are_played_again():
     env = counting("again", {(0, 2): "nan"}, length=4)
     result = evaluate(CountingAgent(env.spec), env, episodes=3)
     assert (result.returns, result.aborted) == ((10, 10, 10), 1)
+    env.close()
+
+
+def test_faults_in_every_episode_end_an_evaluation():
+    """Copy 1 never finishes one: life 1 and all that replace it. The other always does."""
+    faults = {(life, 2): "nan" for life in range(1, 40)}
+    env = counting("always", faults, num_copies=2, length=4)
+    with pytest.raises(
+        EnvironmentFault, match=r"20 episodes of copy 1 in a row.* the last: outside_space: .*"
+    ):
+        evaluate(CountingAgent(env.spec), env, episodes=2)
     env.close()
 
 

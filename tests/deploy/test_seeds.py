@@ -50,6 +50,7 @@ def test_which_are_none(text, capsys):
 def test_options_that_do_not_fit(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert "--parallel needs --seeds" in complaint(capsys, *TRAIN, "--parallel", 2)
+    assert "--seeds 5,6" in complaint(capsys, *TRAIN, "--seeds", 2, "--seed", 5)
     words = [word for word in TRAIN if word not in ("--runner", "local")]
     assert "--detach and --seeds" in complaint(capsys, *words, "--seeds", 2, "--detach")
 

@@ -130,6 +130,10 @@ def test_an_arena_above_the_budget_of_memory_is_mapped(tmp_path):
     assert placed(capacity_bytes=2**22, memory_bytes=2**22 - 1) == "file"
     with pytest.raises(ConfigError, match=r"replay\.memory_bytes=1.*bytes free.*lower the first"):
         placed(capacity_bytes=2**55, memory_bytes=1)
+    with pytest.raises(
+        ConfigError, match=r"replay\.capacity_bytes=.* can ever hold.*memory_bytes="
+    ):
+        placed(capacity_bytes=2**60, memory_bytes=2**60)
 
 
 def test_an_arena_of_images_takes_what_was_predicted():
