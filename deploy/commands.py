@@ -185,7 +185,7 @@ def _go_on(folder: RunFolder, wished: RunConfig, options: argparse.Namespace) ->
     """
     from deploy.same_settings import refuse_other_wishes
 
-    refuse_other_wishes(folder, wished)
+    refuse_other_wishes(folder, wished, [one.partition("=")[0] for one in options.settings])
     if folder.in_use():
         from deploy.drive import watch
 

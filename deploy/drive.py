@@ -21,8 +21,8 @@ from deploy.run_folder import End, RunFolder, RunRecord
 from deploy.signals import Detached, Forced, Interrupts
 from deploy.status import MetricsTail, status_of
 from deploy.terminal import View, say
-from deploy.watch import DRAINING, Watch
-from system.clock import SystemClock
+from deploy.watch import DRAINING, EVENTS_S, EventTail, Watch
+from system.clock import Every, SystemClock
 from system.errors import DreamfleetError, UserError
 
 
@@ -78,6 +78,7 @@ def _local(folder: RunFolder, record: RunRecord, console: Console) -> End:
     """All in this process."""
     clock = SystemClock()
     view, tail = View(console, clock), MetricsTail(folder.metrics_path)
+    events, events_due = EventTail(since_s=clock.wall()), Every(EVENTS_S)
     with folder.locked(), _failure_told(folder), contextlib.ExitStack() as stack:
         folder.write_control("local", "", clock.wall())
         run = LocalRun(record, folder.path)
@@ -86,8 +87,11 @@ def _local(folder: RunFolder, record: RunRecord, console: Console) -> End:
             with view, Interrupts(lambda: view.note(DRAINING)) as interrupts:
                 while not (run.finished or interrupts.stopping):
                     run.turn()
+                    control = run.place.control
+                    if events_due(clock.now()):
+                        for event in events.new(control):
+                            view.tell(event)
                     if view.due:
-                        control = run.place.control
                         view.show(status_of(record, tail.read(), control, alive=True))
                 end = End(how="finished" if run.finished else "stopped")
                 run.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -70,6 +71,20 @@ def check_memory(config: RunConfig, spec: EnvSpec, free: Memory) -> None:
             f"--set replay.memory_bytes={max(room, 1)}, or use "
             f"--set replay.capacity_bytes={max(room, 0) * 9 // 10}"
         )
+    else:
+        _check_reserve(replay)
+
+
+def _check_reserve(replay: ReplayConfig) -> None:
+    """All of an arena in memory is reserved at the start, whatever this run will fill of it."""
+    try:
+        mmap.mmap(-1, replay.capacity_bytes).close()
+    except (OSError, OverflowError):
+        raise ConfigError(
+            f"replay.capacity_bytes={replay.capacity_bytes} is more than this machine's memory can "
+            "ever hold: lower it, or have it mapped from a file with a replay.memory_bytes below "
+            f"it, which is {replay.memory_bytes}"
+        ) from None
 
 
 def _check_disk(replay: ReplayConfig, free_bytes: int) -> None:
@@ -101,7 +116,8 @@ def _instead(config: RunConfig, spec: EnvSpec, room: int) -> str:
             return f"the largest that fits is --size {name}"
     pictures = any(part.is_image for part in spec.observation.values())
     return (
-        f"none of the sizes fits: lower learner.batch_size{' or --pixels-size' if pictures else ''}"
+        "none of the sizes fits: lower learner.batch_size, learner.horizon or learner.dream_starts"
+        f"{', or --pixels-size' if pictures else ''}"
     )
 
 

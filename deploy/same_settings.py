@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from deploy.config import RunConfig
 from deploy.results.evidence import flat, unlike_preset
 from deploy.run_folder import RunFolder
@@ -25,15 +27,22 @@ def refuse_other_seed(folder: RunFolder, wished: RunConfig) -> None:
             "or choose another name with --run")  # fmt: skip
 
 
-def refuse_other_wishes(folder: RunFolder, wished: RunConfig) -> None:
+def refuse_other_wishes(folder: RunFolder, wished: RunConfig, names: Sequence[str]) -> None:
     """What a command names beside the preset must be the run's; presets may have changed since.
+
+    Args:
+      folder: of the run.
+      wished: what the command would have made.
+      names: settings that it names, whether or not the preset has them so.
 
     Raises:
       ConfigError: a setting differs; names the first.
     """
     before = folder.record().config
     theirs = _named(before) | flat(before, without=MOVES)
+    every = flat(wished, without=MOVES)
     ours = _named(wished) | unlike_preset(wished, without=MOVES)
+    ours |= {name: every[name] for name in names if name in every}
     _refuse(folder, {name: theirs.get(name, "none") for name in ours}, ours,
             "a run goes on with its own settings; leave it out, or choose another name "
             "with --run")  # fmt: skip

@@ -25,7 +25,7 @@ from rich.console import Console
 from deploy.commands import has_finished
 from deploy.config import RunConfig, check_config
 from deploy.results.command import collect, write_results
-from deploy.results.tables import seeds_text
+from deploy.results.tables import LeftOut, seeds_text
 from deploy.run_folder import RUNS, RunFolder
 from deploy.same_settings import refuse_other_seed
 from deploy.signals import Forced, Interrupts
@@ -240,7 +240,10 @@ def _report(outcomes: list[Outcome], group: Path, console: Console) -> None:
     """Those that finished, together; and how to go on with the others."""
     finished = [group.parent / one.name for one in outcomes if one.how == "finished"]
     if finished:
+        missing = [LeftOut(name=one.name, reason=f"{one.how} {one.text}".rstrip())
+                   for one in outcomes if one.how != "finished"]  # fmt: skip
         found = collect(finished)
+        found = replace(found, left_out=[*found.left_out, *missing])
         write_results(found, group)
         for one in found.summaries:
             measured = zip(one.group.runs, one.evaluated.values, strict=True)

@@ -28,21 +28,7 @@ def placement(setup: LearnerSetup, spec: EnvSpec, device: torch.device) -> Alloc
         if fits_device(config, replay, free_bytes):
             return on_device
     mapped = replay.capacity_bytes > replay.memory_bytes
-    return _mapped(replay, setup.folder) if mapped else _reserved(replay)
-
-
-def _reserved(replay: ReplayConfig) -> Allocate:
-    def named(columns: dict[str, ColumnSpec], rows: int, device: torch.device) -> Storage:
-        try:
-            return in_memory(columns, rows, device)
-        except MemoryError as error:
-            raise ConfigError(
-                f"replay.capacity_bytes={replay.capacity_bytes} is more than this machine's memory "
-                f"can ever hold ({error}): lower it, or have it mapped from a file with a smaller "
-                f"replay.memory_bytes={replay.memory_bytes}"
-            ) from None
-
-    return named
+    return _mapped(replay, setup.folder) if mapped else in_memory
 
 
 def _mapped(replay: ReplayConfig, folder: Path) -> Allocate:

@@ -173,7 +173,8 @@ def from_json(cls: type[ConfigT], data: dict[str, Any], path: str = "") -> Confi
     names = [field.name for field in fields(cls)]  # type: ignore[arg-type]
     for key in data:
         if key not in names:
-            raise ConfigError(f"unknown setting {path + key!r}; {nearest(key, names)}")
+            known = [path + name for name in names]
+            raise ConfigError(f"unknown setting {path + key!r}; {nearest(path + key, known)}")
     values = {}
     for key, value in data.items():
         hint = hints[key]
@@ -235,8 +236,9 @@ def _assign(config: Any, data: dict[str, Any], path: list[str], text: str, whole
     """Writes one value into the plain data of `config`, if there is such a leaf."""
     names = [field.name for field in fields(config)]
     if path[0] not in names:
-        word = whole if "." not in whole else ".".join(path)
-        raise ConfigError(f"unknown setting {whole!r}; {nearest(word, {*leaves(config), *names})}")
+        section = whole.removesuffix(".".join(path))
+        known = {section + name for name in (*leaves(config), *names)}
+        raise ConfigError(f"unknown setting {whole!r}; {nearest(whole, known)}")
     current = getattr(config, path[0])
     if is_dataclass(current):
         if len(path) == 1:

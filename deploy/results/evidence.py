@@ -66,8 +66,8 @@ class Evidence:
 
     @property
     def name(self) -> str:
-        """Of the run."""
-        return self.config.run
+        """Of the folder: that of the run, unless it was kept under another one."""
+        return self.folder.name
 
     @property
     def task(self) -> str:

@@ -27,7 +27,11 @@ def two_hot_bins(num_bins: int) -> Tensor:
     Args:
       num_bins: V, odd.
     """
-    half = symexp(torch.linspace(-BIN_LIMIT, 0.0, (num_bins - 1) // 2 + 1, dtype=torch.float32))
+    # On the host also where models are only described: there, torch would load its compiler for it.
+    exponents = torch.linspace(
+        -BIN_LIMIT, 0.0, (num_bins - 1) // 2 + 1, dtype=torch.float32, device="cpu"
+    )
+    half = symexp(exponents)
     return torch.cat([half, -half[:-1].flip(0)])
 
 

@@ -10,11 +10,13 @@ import pytest
 
 from actors.config import EnvConfig, PixelsConfig
 from deploy import presets
+from deploy.compose_config import config_of
+from deploy.options import build_parser
 from deploy.presets import PRESETS, SIZES, default_action_repeat, from_preset
 
 SUITES = {
     "dm_control": ["cartpole-swingup", "cartpole-balance_sparse", "walker-walk", "humanoid-run",
-                   "reacher-easy", "cheetah-run", "hopper-hop"],
+                   "reacher-easy", "cheetah-run", "hopper-hop", "ball_in_cup-catch", "walker-run"],
     "gymnasium": ["CartPole-v1", "Acrobot-v1", "InvertedPendulum-v5", "HalfCheetah-v5",
                   "FrozenLake-v1", "MiniGrid-Empty-5x5-v0", "CrafterReward-v1", "my_robot:Arm-v0"],
 }  # fmt: skip
@@ -65,23 +67,48 @@ def other_uses(function):
     for node in ast.walk(function):
         if isinstance(node, ast.Attribute) and node.attr in ("action_repeat", "pixels"):
             fine.add(node.value)
-        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "replace":
-            fine.add(node.args[0])
-        elif isinstance(node, ast.keyword) and node.arg == "env":
-            fine.add(node.value)
+        elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "env":
+            fine.update(call.args[0] for call in ast.walk(node.value) if _calls(call, "replace"))
+        elif _calls(node, "RunConfig"):
+            fine.update(keyword.value for keyword in node.keywords if keyword.arg == "env")
+        elif _calls(node, "PRESETS[name]"):
+            fine.update(node.args)
     return [ast.unparse(node) for node in ast.walk(function)
             if isinstance(node, ast.Name) and node.id == "env"
             and isinstance(node.ctx, ast.Load) and node not in fine]  # fmt: skip
 
 
-def test_no_preset_reads_the_name_of_a_task():
+def _calls(node, what):
+    return isinstance(node, ast.Call) and ast.unparse(node.func) == what
+
+
+def test_nothing_of_presets_reads_the_name_of_a_task():
     """Also on paths that these names do not take."""
     functions = {node.name: node for node in ast.walk(ast.parse(inspect.getsource(presets)))
                  if isinstance(node, ast.FunctionDef)}  # fmt: skip
-    for name in PRESETS:
-        assert not other_uses(functions[name]), name
+    repeat = functions.pop("default_action_repeat")
+    assert ast.unparse(repeat.body[-1]) == (
+        "return DM_CONTROL_REPEAT.get(preset, 1) if env.startswith('dm_control/') else 1"
+    )
+    assert len(repeat.body) == 2  # its docstring
+    for name, function in functions.items():
+        assert not other_uses(function), name
 
 
-@pytest.mark.parametrize("line", ["if env.name == 'A-v0': pass", "task = env", "vars(env)"])
+@pytest.mark.parametrize("line", [
+    "if env.name == 'A-v0': pass", "task = env", "vars(env)", "task = replace(env).name",
+    "env = other(env=env)", "return helper(env=env)", "env.pixels.of(env)",
+])  # fmt: skip
 def test_a_preset_that_looks_is_found(line):
     assert other_uses(ast.parse(f"def preset(env):\n    {line}"))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_command_line_adds_nothing_for_a_task(preset, tmp_path):
+    def built(name):
+        options = build_parser().parse_args(
+            ["train", "--env", name, "--preset", preset, "--run", "x", "--action-repeat", "2"]
+        )
+        return repr(but_for_the_task(config_of(options, tmp_path)))
+
+    assert len({built(name) for name in NAMES}) == 1

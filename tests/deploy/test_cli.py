@@ -111,7 +111,7 @@ def test_help_answers_at_once():
         ("train --env CartPole-v1 --preset laptob",
          "unknown preset 'laptob'; did you mean 'laptop'?"),
         ("train --env CartPole-v1 --set learner.bach_size=8",
-         "unknown setting 'learner.bach_size'; did you mean 'batch_size'?"),
+         "unknown setting 'learner.bach_size'; did you mean 'learner.batch_size'?"),
         ("train --env CartPole-v1 --set learner.batch_size",
          "--set 'learner.batch_size' needs the form section.key=value"),
         ("train --env CartPole-v1 --set learner.batch_size=many",

@@ -64,7 +64,10 @@ def test_budgets_against_what_steps_weigh(setting, message):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("learner.bach_size=8", "unknown setting 'learner.bach_size'; did you mean 'batch_size'?"),
+        (
+            "learner.bach_size=8",
+            "unknown setting 'learner.bach_size'; did you mean 'learner.batch_size'?",
+        ),
         ("fleet.runner=rey", "fleet.runner='rey'; did you mean 'ray'?"),
         ("fleet.actors=-1", "fleet.actors=-1 must lie in 0..1000"),
         ("fleet.grace_s=0", "fleet.grace_s=0.0 must be"),

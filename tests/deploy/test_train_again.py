@@ -39,6 +39,7 @@ def finish(folder):
     [
         (["--set", "learner.entropy_scale=0.01"], "learner.entropy_scale=0.0003, not 0.01"),
         (["--set", "evaluation.episodes=7"], "evaluation.episodes=2, not 7"),
+        (["--set", "learner.horizon=15"], "learner.horizon=3, not 15"),
         (["--replay-ratio", "16"], "replay.ratio=8, not 16"),
         (["--seed", "1"], "seed=0, not 1"),
         (["--preset", "dreamer"], "preset=laptop, not dreamer"),

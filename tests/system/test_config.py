@@ -71,7 +71,7 @@ def test_override(assignment, read, wanted):
         ("learner.batch_size", "--set 'learner.batch_size' needs the form section.key=value"),
         (
             "learner.batchsize=8",
-            "unknown setting 'learner.batchsize'; did you mean 'batch_size'?",
+            "unknown setting 'learner.batchsize'; did you mean 'learner.batch_size'?",
         ),
         ("lerner.batch_size=8", "unknown setting 'lerner.batch_size'; "
          "did you mean 'learner.batch_size'?"),
@@ -132,7 +132,7 @@ def test_json_round_trip_through_text():
     [
         ({"sede": 1}, "unknown setting 'sede'; did you mean 'seed'?"),
         ({"learner": {"horizont": 1}}, "unknown setting 'learner.horizont'; "
-         "did you mean 'horizon'?"),
+         "did you mean 'learner.horizon'?"),
         ({"seed": "1"}, "seed='1' must be of type int"),
         ({"learner": {"horizon": 1.5}}, "learner.horizon=1.5 must be of type int"),
         ({"learner": {"horizon": 0}}, "learner.horizon=0 must be greater than 0"),
