@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from system.config import MOST_THREADS, require_at_most, require_pattern, require_positive
+from system.checks import MOST_THREADS, require_at_most, require_pattern, require_positive
 from system.errors import ConfigError
 
 MOST_PIXELS = 256

@@ -18,9 +18,10 @@ import numpy as np
 from actors.config import ActorConfig, EnvConfig
 from learner.config import LearnerConfig
 from system.channel.protocol import KEPT_BROADCASTS, KEPT_PROMOTIONS
+from system.checks import require_not_negative, require_positive
 from system.chunk_check import expected_columns
 from system.codec import MAX_CHUNK_BYTES, MAX_HEADER_BYTES
-from system.config import ModelConfig, ReplayConfig, require_not_negative, require_positive
+from system.config import ModelConfig, ReplayConfig
 from system.control.protocol import FIRST_OWN_SLOT
 from system.errors import ConfigError
 from system.redis_client import without_password

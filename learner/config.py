@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from system.config import (
+from system.checks import (
     MOST_THREADS,
     require_at_most,
     require_not_negative,

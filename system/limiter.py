@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from system.config import require_positive
+from system.checks import require_positive
 
 
 @dataclass(kw_only=True, slots=True)
