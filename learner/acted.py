@@ -57,7 +57,10 @@ class _Track:
 
 
 class ActedEpisodes:
-    """Follows every Track. An episode that a gap, a fault or a new incarnation cuts is left out.
+    """Follows every Track.
+
+    An episode that a gap or a new incarnation cuts is left out. One that a fault cut counts as
+    truncated there, as the replay has it, unless a Chunk ended just before.
 
     The loop that uses it::
 

@@ -14,7 +14,10 @@ from deploy.results.tables import seeds_text
 
 REACH = 1.3
 """Published points are drawn up to so much of our frames [share]."""
-COLORS = ("#0b6e99", "#d1603d", "#3c7d3c", "#7a4fa3", "#8c6d1f", "#b03a6f", "#4d4d4d")
+COLORS = ("#0b6e99", "#d1603d", "#3c7d3c", "#7a4fa3", "#c79a1b", "#b03a6f", "#4d4d4d", "#45b5aa",
+          "#8b4513", "#9aa13b", "#e58fb1", "#86a8d9")  # fmt: skip
+MOST_LABEL = 150
+"""Letters of a label; the table has the whole."""
 
 
 def save_pictures(folder: Path, summaries: Sequence[Summary]) -> list[str]:
@@ -31,7 +34,7 @@ def _save(path: Path, task: str, summaries: Sequence[Summary]) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 4.6), layout="constrained")
+    figure = Figure(figsize=(11, 4.3 + 0.2 * len(summaries)), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2, sharey=True)
     for index, one in enumerate(summaries):
@@ -41,13 +44,14 @@ def _save(path: Path, task: str, summaries: Sequence[Summary]) -> None:
         if one.acted_against_frames is not None:
             _draw(left, one.acted_against_frames, color, style="--")
     _draw_published(left, task, max(one.frames for one in summaries))
-    left.set(title=task, xlabel="frames (agent steps x action repeat)",
+    figure.suptitle(f"{task}: mean over seeds, 95 % bootstrap")
+    left.set(xlabel="frames (agent steps x action repeat)",
              ylabel="return (dashed: training episodes)")  # fmt: skip
-    right.set(title="mean over seeds, 95 % bootstrap", xlabel="training time [min]")
+    right.set(xlabel="training time [min]")
     for axes in (left, right):
         axes.grid(alpha=0.3)
         axes.set_xlim(left=0)
-    figure.legend(fontsize=8, loc="outside lower center", ncols=2)
+    figure.legend(fontsize=8, loc="outside lower center", ncols=1)
     figure.savefig(path, dpi=100, metadata={"Software": None})
 
 
@@ -75,6 +79,8 @@ def _draw_published(axes: Any, task: str, frames: int) -> None:  # noqa: ANN401
 def _label(one: Summary) -> str:
     group = one.group
     settings = f", {group.settings}" if group.settings else ""
-    short = settings if len(settings) <= 60 else settings[:57] + "..."
-    seeds = seeds_text(len(group.runs))
-    return f"{group.preset} {group.size}{short}: {seeds}, repeat {group.action_repeat}"
+    head = (
+        f"{group.preset} {group.size}: {seeds_text(len(group.runs))}, repeat {group.action_repeat}"
+    )
+    label = head + settings
+    return label if len(label) <= MOST_LABEL else label[: MOST_LABEL - 3] + "..."

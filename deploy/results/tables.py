@@ -29,7 +29,7 @@ class Comparison:
 
 
 def comparisons(summaries: Sequence[Summary]) -> list[Comparison]:
-    """Every published figure at frames that all seeds of a group have reached."""
+    """The published figure at the most frames that all seeds of a group have reached."""
     return [
         Comparison(
             published=row,
@@ -38,8 +38,7 @@ def comparisons(summaries: Sequence[Summary]) -> list[Comparison]:
             acted=acted_at(one.group.runs, row.frames),
         )
         for one in summaries
-        for row in published(one.group.task)
-        if row.frames <= one.frames
+        for row in [row for row in published(one.group.task) if row.frames <= one.frames][-1:]
     ]
 
 
