@@ -24,18 +24,20 @@ def main(arguments: list[str] | None = None) -> int:
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     try:
-        return _run(sys.argv[1:] if arguments is None else arguments)
+        code = _run(sys.argv[1:] if arguments is None else arguments)
+        sys.stdout.flush()
+        return code
     except UserError as error:
         return _complain(str(error), MISTAKE)
     except DreamfleetError as error:
         return _complain(f"{type(error).__name__}: {error}", TROUBLE)
+    except BrokenPipeError:  # `dreamfleet status | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return TROUBLE
     except OSError as error:  # a full disk, a folder that may not be written
         return _complain(f"{error.strerror or error}: {error.filename or 'no file'}", TROUBLE)
     except KeyboardInterrupt:
         return _complain("interrupted", INTERRUPTED)
-    except BrokenPipeError:  # `dreamfleet status | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return TROUBLE
 
 
 def _run(arguments: list[str]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 
@@ -299,3 +300,13 @@ def test_train_status_evaluate_resume_in_one_process(capsys, here):
     code, out, err = run(capsys, "resume --run one --frames 250")
     assert (code, err) == (0, "")
     assert json.loads(run(capsys, "status --run one --json")[1])["frames"] >= 250
+
+
+def test_a_reader_that_has_gone_is_no_error_to_speak_of():
+    """`dreamfleet train --print-config | head -1`."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    told = subprocess.run([sys.executable, "-m", "deploy.cli", "train", "--env", "CartPole-v1", "--print-config"], stdout=writer,
+                          stderr=subprocess.PIPE, text=True, check=False)  # fmt: skip
+    os.close(writer)
+    assert told.stderr == ""
