@@ -306,7 +306,8 @@ def test_a_reader_that_has_gone_is_no_error_to_speak_of():
     """`dreamfleet train --print-config | head -1`."""
     reader, writer = os.pipe()
     os.close(reader)
-    told = subprocess.run([sys.executable, "-m", "deploy.cli", "train", "--env", "CartPole-v1", "--print-config"], stdout=writer,
+    words = ["train", "--env", "CartPole-v1", "--print-config"]
+    told = subprocess.run([sys.executable, "-m", "deploy.cli", *words], stdout=writer,
                           stderr=subprocess.PIPE, text=True, check=False)  # fmt: skip
     os.close(writer)
     assert told.stderr == ""
