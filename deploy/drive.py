@@ -82,15 +82,20 @@ def _local(folder: RunFolder, record: RunRecord, console: Console) -> End:
     with folder.locked(), _failure_told(folder), contextlib.ExitStack() as stack:
         folder.write_control("local", "", clock.wall())
         run = LocalRun(record, folder.path)
+        control = run.place.control
+
+        def tell() -> None:
+            for event in events.new(control):
+                view.tell(event)
+
         _serve(folder, record, run, console, stack)
+        stack.callback(tell)
         try:
             with view, Interrupts(lambda: view.note(DRAINING)) as interrupts:
                 while not (run.finished or interrupts.stopping):
                     run.turn()
-                    control = run.place.control
                     if events_due(clock.now()):
-                        for event in events.new(control):
-                            view.tell(event)
+                        tell()
                     if view.due:
                         view.show(status_of(record, tail.read(), control, alive=True))
                 end = End(how="finished" if run.finished else "stopped")
