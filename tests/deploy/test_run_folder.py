@@ -91,7 +91,7 @@ def test_a_damaged_config_is_named(folder, tmp_path):
 def test_a_config_of_another_version_is_named(folder):
     path = folder.path / "config.json"
     path.write_text(path.read_text().replace('"batch_size"', '"batch_sizes"'))
-    with pytest.raises(ConfigError, match=r"config\.json .*'learner.batch_sizes'.*'learner.batch_size'"):
+    with pytest.raises(ConfigError, match=r"config\.json .*'learner.batch_sizes'.*mean 'learner"):
         folder.record()
 
 
